@@ -1,0 +1,1 @@
+"""Evaluation: benchmarks, prompts, grading, metrics, runs and reports."""
