@@ -1,3 +1,35 @@
-"""Logit arithmetic between language models inside vLLM: base + alpha * (positive - negative)."""
+"""Logit arithmetic between language models inside vLLM: base + alpha * (positive - negative).
+
+`RastLLM` decodes with it; `RastConfig` and `ModelPair` say what is mixed; `combine_logits` is the operation itself.
+Importing this package starts nothing and loads neither vLLM nor torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vllm_rast.config import ModelPair as ModelPair
+    from vllm_rast.config import RastConfig as RastConfig
+    from vllm_rast.errors import UserError as UserError
+    from vllm_rast.llm import RastLLM as RastLLM
+    from vllm_rast.ops import combine_logits as combine_logits
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "RastLLM": "vllm_rast.llm",
+    "RastConfig": "vllm_rast.config",
+    "ModelPair": "vllm_rast.config",
+    "UserError": "vllm_rast.errors",
+    "combine_logits": "vllm_rast.ops",
+}
+
+__all__ = ["ModelPair", "RastConfig", "RastLLM", "UserError", "combine_logits", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

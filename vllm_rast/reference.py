@@ -1,0 +1,127 @@
+"""The formula, and a plain decoding loop on it: the oracle that every faster path is tested against."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from vllm_rast.config import RastConfig
+from vllm_rast.weights import Alpha, weight_row
+
+
+def mix(base: torch.Tensor, pairs: Sequence[tuple[float, torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+    """base + sum of alpha * (positive - negative), [..., vocab] (RAST, arXiv 2506.15710, equation 3)."""
+    mixed = base
+    for alpha, positive, negative in pairs:
+        mixed = mixed + alpha * (positive - negative)
+    return mixed
+
+
+def weighted(logits: Sequence[torch.Tensor], weights: Sequence[float]) -> torch.Tensor:
+    """The same formula with one weight for each model: sum of weight * logits, [vocab_base].
+
+    Models of weight 0 are left out. Ids that a model taking part does not have are -inf.
+    """
+    total = torch.zeros_like(logits[0])
+    for weight, model_logits in zip(weights, logits, strict=True):
+        if weight != 0:
+            missing = total.new_full((max(0, len(total) - len(model_logits)),), float("-inf"))
+            total = total + torch.cat([weight * model_logits[: len(total)], missing])
+    return total
+
+
+class ReferenceLLM:
+    """transformers models decoded one request at a time, with their KV caches, in float32 by default.
+
+    Slow and simple on purpose. `config` as for RastLLM. The weights' float arithmetic happens in `dtype`'s logits
+    widened to float32.
+    """
+
+    def __init__(self, config: RastConfig, dtype: str = "float32", device: str | None = None) -> None:
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        self.config = config
+        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        base = config.sources[0]
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(base.path, revision=base.revision)
+        self.models = [
+            AutoModelForCausalLM.from_pretrained(
+                source.path, revision=source.revision, dtype=getattr(torch, dtype)
+            )
+            .to(self.device)
+            .eval()
+            for source in config.sources
+        ]
+
+    def vocab(self, model: int) -> int:
+        """How many logits of a model count: a small model's rows beyond the tokenizer are padding."""
+        rows = self.models[model].get_output_embeddings().weight.shape[0]
+        return rows if model == 0 else min(rows, len(self.tokenizer))
+
+    @torch.inference_mode()
+    def logits(self, token_ids: Sequence[int], alpha: Alpha | None = None) -> torch.Tensor:
+        """The mixed logits after every token, [num_tokens, vocab], in one forward pass of every model."""
+        ids = torch.tensor([list(token_ids)], device=self.device)
+        every = [m(ids).logits[0, :, : self.vocab(i)].float() for i, m in enumerate(self.models)]
+        weights = weight_row(self.config, alpha)
+        return torch.stack([weighted([logits[t] for logits in every], weights) for t in range(len(token_ids))])
+
+    @torch.inference_mode()
+    def steps(self, token_ids: Sequence[int], alpha: Alpha | None = None) -> Iterator[torch.Tensor]:
+        """Yield the next token's logits, [vocab]; send() the token that was chosen to get on."""
+        weights = weight_row(self.config, alpha)
+        caches: list[Any] = [None] * len(self.models)
+        new = list(token_ids)
+        while True:
+            ids = torch.tensor([new], device=self.device)
+            every = []
+            for i, model in enumerate(self.models):
+                output = model(ids, past_key_values=caches[i], use_cache=True)
+                caches[i] = output.past_key_values
+                every.append(output.logits[0, -1, : self.vocab(i)].float())
+            new = [(yield weighted(every, weights))]
+
+    def generate(
+        self,
+        prompt_ids: Sequence[int],
+        alpha: Alpha | None = None,
+        *,
+        max_tokens: int = 16,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int | None = None,
+        stop_token_ids: Sequence[int] = (),
+    ) -> list[int]:
+        """Decode one answer and return its token ids, the stop token (if any) included.
+
+        temperature 0 is greedy. stop_token_ids are those of the caller; the tokenizer's end of text always stops.
+        """
+        generator = torch.Generator(device=self.device)
+        if seed is not None:
+            generator.manual_seed(seed)
+        stops = {*stop_token_ids, self.tokenizer.eos_token_id}
+        steps = self.steps(prompt_ids, alpha)
+        logits = next(steps)
+        answer: list[int] = []
+        while len(answer) < max_tokens:
+            token = choose(logits, temperature, top_p, generator)
+            answer.append(token)
+            if token in stops or len(answer) == max_tokens:
+                break
+            logits = steps.send(token)
+        return answer
+
+
+def choose(logits: torch.Tensor, temperature: float, top_p: float, generator: torch.Generator) -> int:
+    """Greedy at temperature 0, else a sample of softmax(logits / temperature) cut to the nucleus top_p."""
+    if temperature == 0:
+        return int(logits.argmax())
+    probabilities = torch.softmax(logits / temperature, dim=-1)
+    if top_p < 1:
+        ordered, order = probabilities.sort(descending=True)
+        # Keep the smallest set whose mass reaches top_p: everything before a token must not have reached it yet.
+        ordered[ordered.cumsum(0) - ordered >= top_p] = 0
+        probabilities = torch.zeros_like(probabilities).scatter_(0, order, ordered)
+    return int(torch.multinomial(probabilities, 1, generator=generator))
