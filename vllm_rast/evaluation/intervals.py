@@ -3,8 +3,8 @@
 - over questions: had other questions of the same kind been asked. The decoding noise is part of it.
 - over decoding noise: had the same questions been decoded again. Needs more than k samples of a question.
 
-Differences between rows and the recovery rate are paired: rows meet the same questions, so one resampled set of questions serves
-all rows at once. All intervals hold 95 %.
+Differences between rows and the recovery rate are paired: rows meet the same questions, so one resampled set
+of questions serves all rows at once. All intervals hold 95 %.
 """
 
 from __future__ import annotations
@@ -27,9 +27,11 @@ class Interval(NamedTuple):
 
 
 def over_questions(values: ArrayLike) -> Interval | None:
-    """Normal interval of the mean of per-question scores `values` [questions]; None for fewer than two questions.
+    """Normal interval of the mean of per-question scores `values` [questions]; None for fewer than two
+    questions.
 
-    Where every question has score 0, or every one 1, the scatter says nothing, and the end is Wilson's instead.
+    Where every question has score 0, or every one 1, the scatter says nothing, and the end is Wilson's
+    instead.
     """
     scores = np.asarray(values, dtype=float)
     m = scores.size
@@ -45,7 +47,8 @@ def over_questions(values: ArrayLike) -> Interval | None:
 def over_decoding(values: ArrayLike, variances: ArrayLike) -> Interval | None:
     """Normal interval of the mean score of these very questions under another decoding.
 
-    `variances` [questions] are those of `metrics.leave_one_out` or `votes.leave_one_vote_out`; None if any is nan.
+    `variances` [questions] are those of `metrics.leave_one_out` or `votes.leave_one_vote_out`; None if any is
+    nan.
     """
     scores, spread = np.asarray(values, dtype=float), np.asarray(variances, dtype=float)
     if not scores.size or np.isnan(spread).any():
@@ -55,7 +58,9 @@ def over_decoding(values: ArrayLike, variances: ArrayLike) -> Interval | None:
 
 
 def bootstrap_means(values: ArrayLike, seed: int = 0, resamples: int = RESAMPLES) -> NDArray[np.float64]:
-    """Means [resamples, columns] of `values` [questions, columns] over questions drawn with replacement, the same for all columns."""
+    """Means [resamples, columns] of `values` [questions, columns] over questions drawn with replacement, the
+    same for all columns.
+    """
     table = np.asarray(values, dtype=float)
     m = table.shape[0]
     rng = np.random.default_rng(seed)
@@ -92,7 +97,9 @@ def paired_difference(first: ArrayLike, second: ArrayLike, seed: int = 0) -> Dif
 
 
 class Recovery(NamedTuple):
-    """Share of the ceiling's lead over the base that RAST recovers; `value` is None where the ceiling does not lead."""
+    """Share of the ceiling's lead over the base that RAST recovers; `value` is None where the ceiling does
+    not lead.
+    """
 
     value: float | None
     ci: Interval | None
@@ -100,10 +107,11 @@ class Recovery(NamedTuple):
 
 
 def recovery_rate(base: ArrayLike, rast: ArrayLike, ceiling: ArrayLike, seed: int = 0) -> Recovery:
-    """(rast - base) / (ceiling - base) of the rows' mean scores [questions], with a paired bootstrap interval.
+    """(rast - base) / (ceiling - base) of the rows' mean scores [questions], with a paired bootstrap
+    interval.
 
-    The recovery rate of RAST (arXiv 2506.15710), over questions all three rows have. It has no interval where the ceiling fails to
-    lead the base in more than 2.5 % of the resamples: the ratio is unbounded there.
+    The recovery rate of RAST (arXiv 2506.15710), over questions all three rows have. It has no interval where
+    the ceiling fails to lead the base in more than 2.5 % of the resamples: the ratio is unbounded there.
 
     Raises:
         ValueError: the rows differ in length, or are empty.

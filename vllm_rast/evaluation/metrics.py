@@ -1,7 +1,8 @@
 """Accuracy metrics over repeated samples: avg@n, pass@k and pass^k for each question.
 
-Every function takes counts, one entry per question: `n` samples, of which `c` are right. They return one value per question;
-the mean over questions is the score, and `intervals` puts the error bars on it. Majority votes are in `votes`.
+Every function takes counts, one entry per question: `n` samples, of which `c` are right. They return one
+value per question; the mean over questions is the score, and `intervals` puts the error bars on it. Majority
+votes are in `votes`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ Metric = Callable[[ArrayLike, ArrayLike, int], Floats]
 
 
 def counts(correct: Sequence[Iterable[bool]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Samples and right samples of each question, `n` and `c` [questions]; questions may differ in their number of samples."""
+    """Samples and right samples of each question, `n` and `c` [questions]; questions may differ in their
+    number of samples.
+    """
     rows = [np.fromiter(row, dtype=bool) for row in correct]
     n = np.array([row.size for row in rows], dtype=np.int64)
     c = np.array([row.sum() for row in rows], dtype=np.int64)
@@ -30,9 +33,11 @@ def avg_at_n(n: ArrayLike, c: ArrayLike) -> Floats:
 
 
 def pass_at_k(n: ArrayLike, c: ArrayLike, k: int) -> Floats:
-    """Chance that k samples drawn without replacement hold at least one right one, 1 - C(n-c, k) / C(n, k) [questions].
+    """Chance that k samples drawn without replacement hold at least one right one, 1 - C(n-c, k) / C(n, k)
+    [questions].
 
-    The unbiased estimator of Chen et al., "Evaluating Large Language Models Trained on Code" (arXiv 2107.03374), equation 1.
+    The unbiased estimator of Chen et al., "Evaluating Large Language Models Trained on Code" (arXiv
+    2107.03374), equation 1.
 
     Raises:
         ValueError: a question has fewer than k samples: there is no unbiased estimate then.
@@ -56,8 +61,8 @@ def pass_hat_k(n: ArrayLike, c: ArrayLike, k: int) -> Floats:
 def leave_one_out(metric: Metric, n: ArrayLike, c: ArrayLike, k: int) -> Floats:
     """Decoding variance [questions] of `metric(n, c, k)`, by leaving out one sample at a time (jackknife).
 
-    For k = 1 this is exactly the unbiased variance of a mean, p (1 - p) / (n - 1). A question with n <= k gets nan: its only
-    k-subset says nothing about how another draw would have come out.
+    For k = 1 this is exactly the unbiased variance of a mean, p (1 - p) / (n - 1). A question with n <= k
+    gets nan: its only k-subset says nothing about how another draw would have come out.
     """
     n, c = _checked(n, c, k)
     variance = np.full(n.shape, np.nan)
@@ -65,8 +70,8 @@ def leave_one_out(metric: Metric, n: ArrayLike, c: ArrayLike, k: int) -> Floats:
     if not enough.any():
         return variance
     n, c = n[enough], c[enough]
-    # Leaving out any of the c right samples gives one value, any of the n - c wrong ones another; where there is none
-    # of a kind its weight is 0 and the clipped count only keeps the formula defined.
+    # Leaving out any of the c right samples gives one value, any of the n - c wrong ones another; where there
+    # is none of a kind its weight is 0 and the clipped count only keeps the formula defined.
     without_right = metric(n - 1, np.maximum(c - 1, 0), k)
     without_wrong = metric(n - 1, np.minimum(c, n - 1), k)
     variance[enough] = (n - 1) / n**2 * c * (n - c) * (without_right - without_wrong) ** 2

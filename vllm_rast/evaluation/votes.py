@@ -1,8 +1,9 @@
 """maj@k: how often the majority answer of k samples is right, exactly.
 
-The score of a question is the expectation over all C(n, k) subsets of its n samples. In a subset the largest answer class wins;
-t classes tied for the largest share the vote, 1/t each. A sample without an answer casts no vote, and a subset without any vote
-scores 0. Ten random subsets, the usual shortcut, scatter by 0.15 on one question.
+The score of a question is the expectation over all C(n, k) subsets of its n samples. In a subset the largest
+answer class wins; t classes tied for the largest share the vote, 1/t each. A sample without an answer casts
+no vote, and a subset without any vote scores 0. Ten random subsets, the usual shortcut, scatter by 0.15 on
+one question.
 """
 
 from __future__ import annotations
@@ -31,9 +32,11 @@ class Ballot(NamedTuple):
 
 
 def ballot(answers: Iterable[Hashable | None], correct: Iterable[bool]) -> Ballot:
-    """Count one question's samples: `answers` are answer classes (None: no answer), `correct` says which samples are right.
+    """Count one question's samples: `answers` are answer classes (None: no answer), `correct` says which
+    samples are right.
 
-    A class whose samples are marked differently (a grader that ran out of time on one of them) counts as right by its share.
+    A class whose samples are marked differently (a grader that ran out of time on one of them) counts as
+    right by its share.
     """
     sizes: Counter[Hashable] = Counter()
     right: Counter[Hashable] = Counter()
@@ -62,16 +65,15 @@ def maj_at_k(votes: Ballot, k: int) -> Fraction:
 def maj_curve(votes: Ballot) -> tuple[Fraction, ...]:
     """maj@k for k = 1 .. n.
 
-    For every class with right samples and every winning count t, count the subsets in which that class has exactly t votes and no
-    other class has more, by the number of classes that tie with it. The counts for all k at once are the coefficients of
-    polynomials in z, whose power is the number of samples drawn. A polynomial is one Python integer with a fixed number of bits
-    for each coefficient, so that a product of polynomials is one product of integers, and exact.
+    For every class with right samples and every winning count t, count the subsets in which that class has
+    exactly t votes and no other class has more, by the number of classes that tie with it. The counts for all
+    k at once are the coefficients of polynomials in z, whose power is the number of samples drawn. A
+    polynomial is one Python integer with a fixed number of bits for each coefficient, so that a product of
+    polynomials is one product of integers, and exact.
     """
     n = votes.n
     largest_tie = lcm(*range(1, len(votes.classes) + 1))
-    bits = (
-        n + largest_tie.bit_length() + n.bit_length() + 1
-    )  # C(n, k) < 2^n, times the tie's weight, summed over t
+    bits = n + largest_tie.bit_length() + n.bit_length() + 1  # C(n, k) < 2^n, times a tie's weight, over t
     total = [Fraction(0)] * n
     for index, (size, right) in enumerate(votes.classes):
         if right == 0:
@@ -88,7 +90,9 @@ def maj_curve(votes: Ballot) -> tuple[Fraction, ...]:
 
 
 def _outvoted(others: Sequence[int], silent: int, t: int, bits: int, largest_tie: int) -> int:
-    """Ways to draw from the other classes with at most t votes each, a way with j ties weighing largest_tie / (j + 1)."""
+    """Ways to draw from the other classes with at most t votes each, a way with j ties weighing largest_tie /
+    (j + 1).
+    """
     free = silent + sum(size for size in others if size < t)  # these can never tie
     by_ties = [_polynomial(free, free, bits)]
     for size in others:
@@ -117,7 +121,9 @@ def maj_values(ballots: Sequence[Ballot], k: int) -> Floats:
 
 
 def leave_one_vote_out(ballots: Sequence[Ballot], k: int) -> Floats:
-    """Decoding variance [questions] of maj@k by the jackknife, as in `metrics.leave_one_out`; nan where n <= k."""
+    """Decoding variance [questions] of maj@k by the jackknife, as in `metrics.leave_one_out`; nan where n <=
+    k.
+    """
     return np.array([_jackknife(votes, k) for votes in ballots])
 
 
