@@ -24,8 +24,8 @@ class LineFile:
     """A JSON-lines file open for appending, by one process at a time.
 
     The lock is the kernel's (flock on a file beside the data), so kill -9 leaves nothing stale. A last line
-    that was not finished is cut off when the file is opened, and a line that could not be written whole is cut
-    off at once: the file always ends with a complete line.
+    that was not finished is cut off when the file is opened, and a line that could not be written whole is
+    cut off at once: the file always ends with a complete line.
 
     Raises:
         UserError: another process holds the lock.
@@ -80,8 +80,8 @@ class LineFile:
 def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line number, record) for every complete line; a missing file counts as an empty one.
 
-    A half-written last line is left out: a writer may be at work on it. Raises UserError for any other line that
-    is not JSON.
+    A half-written last line is left out: a writer may be at work on it. Raises UserError for any other line
+    that is not JSON.
     """
     if not path.exists():
         return
@@ -123,7 +123,7 @@ def disk_message(path: Path, error: OSError) -> str:
 def complete_length(fd: int, size: int, chunk: int = 1 << 16) -> int:
     """Bytes of a JSON-lines file of `size` bytes, less a last line that is cut off or not JSON.
 
-    After a loss of power a file system may show zeros where the last line was, so a newline alone proves nothing.
+    After a loss of power a file system may show zeros where the last line was: a newline alone proves nothing.
     """
     end = last_newline(fd, size, chunk) + 1
     if end == 0:
@@ -148,7 +148,7 @@ def last_newline(fd: int, end: int, chunk: int) -> int:
 
 
 class Lock:
-    """An exclusive lock of the kernel's, held until `release`; raises UserError where another process holds it."""
+    """An exclusive lock of the kernel's, held until `release`; UserError where another process holds it."""
 
     _held: set[int] = set()
 
@@ -176,7 +176,7 @@ class Lock:
 
     @classmethod
     def close_in_child(cls) -> None:
-        """A forked child, an engine's worker, shares the lock: it would keep it after its parent was killed."""
+        """A forked child, an engine's worker, would keep its parent's lock after the parent was killed."""
         while cls._held:
             os.close(cls._held.pop())
 

@@ -1,18 +1,18 @@
 """A run folder: what was asked, and one line for every sample that is finished.
 
     runs/NAME/config.json      what was asked and with what; replaced whole, never half a file
+    runs/NAME/problems.jsonl   the problems with their golds, so that grading needs no data set and no network
     runs/NAME/samples.jsonl    one line per finished sample, written as soon as it is finished
-    runs/NAME/grades.jsonl     one line per graded sample
 
-A sample is named by its key (benchmark, row, problem, sample). A run may be stopped at any moment, by Ctrl-C,
-kill -9 or a full disk; the same command then makes what is missing. When a folder is opened again, three kinds
-of change are told apart:
+A sample is named by its key (benchmark, row, problem, sample). A run may be stopped at any moment, by
+Ctrl-C, kill -9 or a full disk; the same command then makes what is missing. When a folder is opened again,
+three kinds of change are told apart:
 
 * what may grow: samples per problem (n), rows, benchmarks and their limit. Only what is missing is made;
 * what may differ, since it changes the speed and not the sample: the engine options in `SPEED_OPTIONS`;
-* all else is fixed, and a change is refused with the option's name. `config_hash`, in config.json and in every
-  sample, is a SHA-256 of the settings that all samples share (`SHARED`). A row's formula and a benchmark's data
-  and sampling are compared row by row and benchmark by benchmark.
+* all else is fixed, and a change is refused with the option's name. `config_hash`, in config.json and in
+  every sample, is a SHA-256 of the settings that all samples share (`SHARED`). A row's formula and a
+  benchmark's data and sampling are compared row by row and benchmark by benchmark.
 """
 
 from __future__ import annotations
@@ -20,17 +20,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from vllm_rast.errors import UserError
+from vllm_rast.evaluation.benchmarks import Problem
 from vllm_rast.evaluation.lines import LineFile, RunError, read_lines, write_atomically
 
-__all__ = ["Key", "RunError", "RunFolder", "Sample", "SampleGrade", "config_hash"]
+__all__ = ["Key", "RunError", "RunFolder", "Sample", "config_hash"]
 
 CONFIG = "config.json"
+PROBLEMS = "problems.jsonl"
 SAMPLES = "samples.jsonl"
 GRADES = "grades.jsonl"
 HASH_DIGITS = 16  # hexadecimal digits kept of a SHA-256
@@ -85,32 +87,12 @@ class Sample:
         return Key(self.benchmark, self.row, self.problem, self.sample)
 
 
-@dataclass(frozen=True, slots=True)
-class SampleGrade:
-    """The mark of one sample. `answer_class` is the answer that a majority vote counts ("class" in the file)."""
-
-    benchmark: str
-    row: str
-    problem: str
-    sample: int
-    correct: bool
-    answer: str | None
-    how: str
-    status: str
-    ms: float
-    answer_class: str | None
-
-    @property
-    def key(self) -> Key:
-        return Key(self.benchmark, self.row, self.problem, self.sample)
-
-
 class RunFolder:
     """A run on disk.
 
     `RunFolder(path)` reads an existing run and takes no lock: a run can be looked at while it is written.
     `RunFolder.open(path, config)` begins or resumes one for writing and holds the writer's lock; use it as a
-    context manager. `append_grade` takes a lock of its own: grading may go on beside decoding.
+    context manager.
     """
 
     def __init__(self, path: str | os.PathLike[str]):
@@ -122,15 +104,14 @@ class RunFolder:
         self.path = Path(path)
         self.config: dict[str, Any] = config
         self._samples: LineFile | None = None
-        self._grades: LineFile | None = None
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], config: dict[str, Any], *, resume: bool = True) -> RunFolder:
         """Begin a run, or resume it where `config` asks for the same samples or for more.
 
         Raises:
-            UserError: another process writes this folder; an option or the data changed; the folder holds samples
-                and `resume` is False.
+            UserError: another process writes this folder; an option or the data changed; the folder holds
+                samples and `resume` is False.
             RunError: the folder cannot be written.
         """
         try:
@@ -193,34 +174,26 @@ class RunFolder:
             raise RuntimeError("this run folder is open for reading; use RunFolder.open(path, config)")
         self._samples.append(asdict(sample))
 
-    def grades(self) -> Iterator[SampleGrade]:
-        """Every grade; where a key occurs twice the last counts."""
-        latest: dict[Key, SampleGrade] = {}
-        for number, record in read_lines(self.path / GRADES):
-            record["answer_class"] = record.pop("class", None)
-            grade = parse(SampleGrade, record, self.path / GRADES, number)
-            latest[grade.key] = grade
-        yield from latest.values()
+    def add_problems(self, problems: Iterable[Problem]) -> None:
+        """Keep problems for whoever grades this run; those that are there already stay as they are."""
+        kept = {(problem.benchmark, problem.id): problem for problem in self.problems()}
+        known = len(kept)
+        for problem in problems:
+            kept.setdefault((problem.benchmark, problem.id), problem)
+        if len(kept) > known:
+            lines = (json.dumps(asdict(problem), ensure_ascii=False) + "\n" for problem in kept.values())
+            write_atomically(self.path / PROBLEMS, "".join(lines))
 
-    def append_grade(self, grade: SampleGrade) -> None:
-        record = asdict(grade)
-        record["class"] = record.pop("answer_class")
-        self._open_grades().append(record)
-
-    def clear_grades(self) -> None:
-        """Forget all grades, to grade anew."""
-        self._open_grades().truncate(0)
-
-    def _open_grades(self) -> LineFile:
-        if self._grades is None:
-            self._grades = LineFile(self.path / GRADES)
-        return self._grades
+    def problems(self) -> Iterator[Problem]:
+        """Every problem of the run's benchmarks, as they were when it was decoded."""
+        for number, record in read_lines(self.path / PROBLEMS):
+            record["gold"] = tuple(record["gold"]) if isinstance(record["gold"], list) else record["gold"]
+            yield parse(Problem, record, self.path / PROBLEMS, number)
 
     def close(self) -> None:
-        for lines in (self._samples, self._grades):
-            if lines is not None:
-                lines.close()
-        self._samples = self._grades = None
+        if self._samples is not None:
+            self._samples.close()
+            self._samples = None
 
     def __enter__(self) -> RunFolder:
         return self
