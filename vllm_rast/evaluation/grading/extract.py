@@ -1,0 +1,172 @@
+"""Find the answer in a model's output, and say how it was found.
+
+The first of these that there is: the last balanced `\\boxed{}`; what follows `####`; a line like "the final answer is
+..."; the whole output where it is nothing but an answer; the last mathematics; the last number.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+BARE_WORDS = 4  # an output of one line with at most so many words is an answer, not a solution
+BARE_CHARS = 400
+
+_BOX = re.compile(r"\\(?:boxed|fbox)\s*(?=\{)")
+_BRACELESS_BOX = re.compile(r"\\boxed\s+([^\s${}]+)|\\boxed(\d)(?=\W|$)")
+_JOINED = re.compile(r"[\s$,;:\\.()\[\]*&]*(?:and|or|\\text\{\s*(?:and|or)\s*\})?[\s$,;:\\.()\[\]*&]*")
+_HASHES = re.compile(r"####\s*([^\n]*\S)")
+_PHRASE = re.compile(
+    r"(?:final\s+answer|correct\s+answer|answer|result|solution|value)\b(?:\W{0,4}(?:to|for|of|in)\b[^\n.:=$]{0,80})?"
+    r"\s*(?:\*\*|__)?\s*(?:is|are|equals|was|will be|:|=)[\s:]*"
+    r"(?:\*\*|__)?\s*(?:(?:therefore|thus|simply|then|given by|equal to|just|option|choice)\b)?[\s:]*",
+    re.IGNORECASE,
+)
+_STRONG_PHRASE = re.compile(r"answer", re.IGNORECASE)
+_MATHS = re.compile(r"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)|(?<!\\)\$([^$]+?)(?<!\\)\$", re.DOTALL)
+_NUMBER = re.compile(
+    r"(?:(?<![\w.)\]}])[-\u2212]\s*(?:\\?\$\s*)?)?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)?(?:\.\d+|(?<=\d))(?:[eE][+-]?\d+\b)?"
+    r"(?:\s*/\s*\d+(?![\d/]))?"
+)
+_WORD = re.compile(r"[A-Za-z]{2,}")
+_MARKUP = re.compile(r"\\(?:text|mbox|mathrm|textbf|operatorname)\s*\{[^{}]*\}|\\[A-Za-z]+")
+_SENTENCE_END = re.compile(r"\.(?=\s+[A-Z(\\$]|\s*$)|[!?](?=\s|$)|\n")
+
+
+class Candidate(NamedTuple):
+    """An answer and how it was found: box, hashes, phrase, bare, maths or number."""
+
+    answer: str
+    how: str
+
+
+def last_box(text: str) -> str | None:
+    """What is in the last `\\boxed{}` with balanced braces that is not empty, or None."""
+    span = _last_box_span(text, len(text))
+    return None if span is None else text[span[1] : span[2]].strip()
+
+
+def last_boxes(text: str, count: int) -> list[str]:
+    """The contents of the last `count` boxes if only commas, dollars or "and" stand between them, else of fewer."""
+    contents: list[str] = []
+    end = len(text)
+    while len(contents) < count:
+        span = _last_box_span(text, end)
+        if span is None or (contents and not _JOINED.fullmatch(text[span[2] + 1 : end])):
+            break
+        contents.insert(0, text[span[1] : span[2]].strip())
+        end = span[0]
+    return contents
+
+
+def _last_box_span(text: str, end: int) -> tuple[int, int, int] | None:
+    """(start of the command, start and end of its contents) of the last good box that ends before `end`."""
+    for match in reversed(list(_BOX.finditer(text, 0, end))):
+        close = closing_brace(text, match.end())
+        if close is not None and close < end and text[match.end() + 1 : close].strip():
+            return match.start(), match.end() + 1, close
+    return None
+
+
+def closing_brace(text: str, start: int) -> int | None:
+    """The place of the brace that closes the one at `start`, or None."""
+    depth = 0
+    for at in range(start, len(text)):
+        if text[at] == "\\":
+            continue
+        if text[at] in "{}" and (at == 0 or text[at - 1] != "\\"):
+            depth += 1 if text[at] == "{" else -1
+            if depth == 0:
+                return at
+    return None
+
+
+def after_thinking(text: str) -> str:
+    """What follows the last `</think>`, or the whole text where that is nothing."""
+    answer = text.rpartition("</think>")[2]
+    return answer if answer.strip() else text
+
+
+def candidates(output: str, boxed_only: bool = False) -> Iterator[Candidate]:
+    """The answers that an output may mean, best first. Later ones count only where an earlier one cannot be read."""
+    text = after_thinking(output)
+    box = last_box(text) or last_box(output)
+    if box is not None:
+        yield Candidate(box, "box")
+        return
+    if boxed_only:
+        return
+    braceless = list(_BRACELESS_BOX.finditer(text))
+    if braceless:
+        yield Candidate(braceless[-1][1] or braceless[-1][2], "box")
+        return
+    hashes = _HASHES.search(text)  # the first: a base model may run on with questions and answers of its own
+    if hashes:
+        yield Candidate(hashes[1], "hashes")
+    phrase = _after_phrase(text)
+    if phrase:
+        yield Candidate(phrase, "phrase")
+    if is_bare(text):
+        yield Candidate(text.strip(), "bare")
+    yield from _last_found(text)
+
+
+def is_bare(text: str) -> bool:
+    """Whether an output is nothing but an answer."""
+    text = text.strip()
+    if not text or "\n" in text.replace("\\begin", "").strip() and "\\begin" not in text:
+        return False
+    return len(text) <= BARE_CHARS and len(_WORD.findall(_MARKUP.sub(" ", text))) <= BARE_WORDS
+
+
+def last_number(text: str) -> str | None:
+    """The last number of a text, with its sign and separators, as it stands there."""
+    numbers = _NUMBER.findall(text)
+    return numbers[-1] if numbers else None
+
+
+def _last_found(text: str) -> Iterator[Candidate]:
+    """The last mathematics and the last number, the later one first."""
+    spans = [m for m in _MATHS.finditer(text) if _looks_like_maths(next(filter(None, m.groups())))]
+    numbers = list(_NUMBER.finditer(text))
+    found = []
+    if spans:
+        found.append((spans[-1].end(), Candidate(next(filter(None, spans[-1].groups())).strip(), "maths")))
+    if numbers:
+        inside = bool(spans) and spans[-1].start() <= numbers[-1].start() < spans[-1].end()
+        found.append((0 if inside else numbers[-1].end(), Candidate(numbers[-1][0], "number")))
+    yield from (candidate for _, candidate in sorted(found, reverse=True, key=lambda pair: pair[0]))
+
+
+def _looks_like_maths(span: str) -> bool:
+    """Whether what stands between two dollar signs is a formula and not prose between two sums of money."""
+    return len(_WORD.findall(_MARKUP.sub(" ", span))) <= BARE_WORDS
+
+
+def _after_phrase(text: str) -> str | None:
+    """What follows the last "answer is" (or, without one, the last "result is", "value is", ...) of the output."""
+    matches = list(_PHRASE.finditer(text))
+    strong = [m for m in matches if _STRONG_PHRASE.match(m[0].split(maxsplit=1)[-1]) or "answer" in m[0].lower()]
+    for match in reversed(strong or matches[-1:]):
+        rest = _first_statement(text[match.end() : match.end() + 2 * BARE_CHARS])
+        if rest:
+            return rest
+    return None
+
+
+def _first_statement(rest: str) -> str | None:
+    """The answer at the start of `rest`: its first mathematics where that comes early, else its first sentence."""
+    rest = rest.lstrip(" \n*_:")
+    maths = _MATHS.search(rest)
+    end = _SENTENCE_END.search(rest)
+    sentence = rest[: end.start()] if end else rest
+    if maths and maths.start() <= len(sentence) and not _WORD.search(_MARKUP.sub(" ", rest[: maths.start()])):
+        inside = next(filter(None, maths.groups())).strip()
+        after = sentence[maths.end() :] if maths.end() < len(sentence) else ""
+        alone = maths.start() == 0 and not _MATHS.search(after)
+        if _looks_like_maths(inside):
+            return inside if alone else sentence.strip(" *_")
+    if maths and maths.start() < len(sentence) < maths.end():
+        sentence = rest[: maths.end()]
+    return sentence.strip(" *_") or None
