@@ -138,9 +138,7 @@ def test_decoding_interval_is_narrower_than_the_one_over_questions():
     n = np.full(300, 16)
     c = rng.binomial(16, rng.beta(0.3, 0.3, size=300))
     wide = intervals.over_questions(metrics.avg_at_n(n, c))
-    narrow = intervals.over_decoding(
-        metrics.avg_at_n(n, c), metrics.leave_one_out(metrics.pass_at_k, n, c, 1)
-    )
+    narrow = intervals.over_decoding(metrics.avg_at_n(n, c), metrics.leave_one_out(metrics.pass_at_k, n, c, 1))
     assert narrow.high - narrow.low < 0.5 * (wide.high - wide.low)
 
 
@@ -175,12 +173,7 @@ def test_pairing_removes_the_scatter_between_questions():
     paired = intervals.paired_difference(better, hard)
     assert paired.value == pytest.approx((better - hard).mean())
     assert paired.ci.low > 0
-    assert (
-        paired.ci.high - paired.ci.low
-        < 0.01
-        < 0.05
-        < intervals.over_questions(hard).high - hard.mean() + 0.05
-    )
+    assert paired.ci.high - paired.ci.low < 0.01 < 0.05 < intervals.over_questions(hard).high - hard.mean() + 0.05
 
 
 def test_recovery_rate_and_its_interval():

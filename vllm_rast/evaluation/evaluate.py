@@ -1,0 +1,60 @@
+"""Evaluate run folders: grade what is missing, then count."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vllm_rast.evaluation.grade_run import grade_run
+from vllm_rast.evaluation.graded import GradedSample, merge_runs, read_graded, require_samples
+from vllm_rast.evaluation.progress import progress_bar
+from vllm_rast.evaluation.runs import RunFolder
+from vllm_rast.evaluation.summary import Summary, by_benchmark, summarize
+
+
+@dataclass
+class Evaluation:
+    """Run folders, graded and counted: over all questions together, and benchmark by benchmark."""
+
+    runs: list[RunFolder]
+    grader: str
+    samples: list[GradedSample]
+    pooled: Summary
+    benchmarks: dict[str, Summary]
+
+    @property
+    def title(self) -> str:
+        return ", ".join(run_name(run) for run in self.runs)
+
+
+def evaluate_runs(
+    paths: Sequence[str | os.PathLike[str]],
+    *,
+    grader: str = "default",
+    timeout_s: float | None = None,
+    workers: int | None = None,
+    regrade: bool = False,
+) -> Evaluation:
+    """Grade the samples that have no current grade and count all of them.
+
+    Rows of several runs stand side by side; a row that two runs decoded on one benchmark is called "run:row".
+
+    Raises:
+        UserError: as `grade_run`; or there is no finished sample.
+    """
+    runs = [RunFolder(path) for path in paths]
+    for run in runs:
+        with progress_bar(f"grading {run_name(run)}") as progress:
+            graded = grade_run(
+                run.path, grader, timeout_s=timeout_s, workers=workers, regrade=regrade, progress=progress
+            )
+    samples = merge_runs((run_name(run), read_graded(run, graded.grader)) for run in runs)
+    require_samples(samples, paths)
+    order = list(dict.fromkeys(row for run in runs for row in run.config["rows"]))
+    return Evaluation(runs, graded.grader, samples, summarize(samples, order), by_benchmark(samples, order))
+
+
+def run_name(run: RunFolder) -> str:
+    return Path(run.path).resolve().name

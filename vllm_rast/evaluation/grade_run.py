@@ -1,0 +1,113 @@
+"""Grade a run: every sample that has no current grade, and no other."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from vllm_rast.errors import UserError
+from vllm_rast.evaluation.graded import GRADES, is_current, read_grades, text_hash
+from vllm_rast.evaluation.lines import LineFile
+from vllm_rast.evaluation.runs import RunFolder, Sample
+
+if TYPE_CHECKING:
+    from vllm_rast.evaluation.benchmarks import Problem
+    from vllm_rast.evaluation.grading import Grade, GradeItem, Grader
+
+Progress = Callable[[int, int], None]  # (graded so far, to grade)
+
+
+class Graded(NamedTuple):
+    """What `grade_run` did: samples marked now, samples whose grade was current, and the grader as
+    "name/version".
+    """
+
+    new: int
+    kept: int
+    grader: str
+
+
+def grade_run(
+    path: str | os.PathLike[str],
+    grader: str = "default",
+    *,
+    timeout_s: float | None = None,
+    workers: int | None = None,
+    regrade: bool = False,
+    progress: Progress | None = None,
+) -> Graded:
+    """Mark the samples of the run folder at `path` and append their grades to its grades.jsonl, one flushed
+    line each.
+
+    Stopped at any moment, it goes on from there the next time. `regrade` marks everything anew. `timeout_s`
+    is the grader's limit for one answer, `workers` its number of processes; None leaves either to the grader.
+
+    Raises:
+        UserError: no run folder; an unknown grader; a sample of a problem that the run folder does not hold.
+    """
+    run = RunFolder(path)
+    identity = grader_identity(grader)
+    grades = {} if regrade else read_grades(run, identity)
+    samples = list(run.samples())
+    todo = [sample for sample in samples if not is_current(grades.get(sample.key), sample)]
+    if todo:
+        problems = {(problem.benchmark, problem.id): problem for problem in run.problems()}
+        with closing(LineFile(run.path / GRADES)) as lines, open_grader(grader, timeout_s, workers) as marker:
+            marks = marker.grade_many(_items(todo, problems))
+            for done, (sample, grade) in enumerate(zip(todo, marks, strict=True), 1):
+                problem = problems[sample.benchmark, sample.problem]
+                lines.append(_record(sample, grade, vote(grade, problem), identity))
+                if progress:
+                    progress(done, len(todo))
+    return Graded(len(todo), len(samples) - len(todo), identity)
+
+
+def grader_identity(grader: str) -> str:
+    """A grader's name and version, "default/1": grades by another version are not current."""
+    from vllm_rast.evaluation import grading
+
+    return f"{grader}/{getattr(grading, 'VERSION', 1)}"
+
+
+def open_grader(name: str, timeout_s: float | None, workers: int | None) -> Grader:
+    """The grader of that name; options that are None stay the grader's own."""
+    from vllm_rast.evaluation.grading import Grader
+
+    options: dict[str, Any] = {"timeout_s": timeout_s, "workers": workers}
+    return Grader(name, **{key: value for key, value in options.items() if value is not None})
+
+
+def _items(samples: Iterable[Sample], problems: Mapping[tuple[str, str], Problem]) -> Iterator[GradeItem]:
+    from vllm_rast.evaluation.grading import GradeItem
+
+    for sample in samples:
+        problem = problems.get((sample.benchmark, sample.problem))
+        if problem is None:
+            raise UserError(
+                f"problems.jsonl lacks problem {sample.problem!r} of {sample.benchmark!r}, which has a sample; "
+                "run the same `generate` command again to restore it"
+            )
+        yield GradeItem.of(problem, sample.text)
+
+
+def vote(grade: Grade, problem: Problem) -> str | None:
+    """The answer class that a majority vote counts; None without an answer."""
+    from vllm_rast.evaluation.grading import answer_class
+
+    return answer_class(grade.answer, problem.kind) or None
+
+
+def _record(sample: Sample, grade: Grade, answer_class: str | None, grader: str) -> dict[str, Any]:
+    return {
+        **sample.key._asdict(),
+        "correct": grade.correct,
+        "answer": grade.answer,
+        "how": grade.how,
+        "status": grade.status,
+        "ms": round(grade.ms, 2),
+        "class": answer_class,
+        "text_hash": text_hash(sample.text),
+        "grader": grader,
+    }
