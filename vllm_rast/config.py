@@ -93,7 +93,9 @@ class RastConfig:
         if alpha is not None:
             values = list(alpha) if isinstance(alpha, Sequence) and not isinstance(alpha, str) else [alpha] * len(every)
             if len(values) != len(every):
-                raise UserError(f"alpha: {len(values)} values for {len(every)} pairs; give one number, or one for each pair")
+                raise UserError(
+                    f"alpha: {len(values)} values for {len(every)} pairs; give one number, or one for each pair"
+                )
             every = [dataclasses.replace(pair, alpha=value) for pair, value in zip(every, values, strict=True)]
         return cls(base, tuple(every), **options)
 

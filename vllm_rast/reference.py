@@ -47,9 +47,7 @@ class ReferenceLLM:
         base = config.sources[0]
         self.tokenizer: Any = AutoTokenizer.from_pretrained(base.path, revision=base.revision)
         self.models = [
-            AutoModelForCausalLM.from_pretrained(
-                source.path, revision=source.revision, dtype=getattr(torch, dtype)
-            )
+            AutoModelForCausalLM.from_pretrained(source.path, revision=source.revision, dtype=getattr(torch, dtype))
             .to(self.device)
             .eval()
             for source in config.sources
@@ -60,11 +58,19 @@ class ReferenceLLM:
         rows = self.models[model].get_output_embeddings().weight.shape[0]
         return rows if model == 0 else min(rows, len(self.tokenizer))
 
+    def inputs(self, model: int, token_ids: Sequence[int]) -> torch.Tensor:
+        """Token ids for a model, [1, num_tokens]. The base's padding ids, which only a plain-base answer may hold,
+        become the model's last id: it then has weight 0."""
+        last = self.models[model].get_input_embeddings().weight.shape[0] - 1
+        return torch.tensor([list(token_ids)], device=self.device).clamp(max=last)
+
     @torch.inference_mode()
     def logits(self, token_ids: Sequence[int], alpha: Alpha | None = None) -> torch.Tensor:
         """The mixed logits after every token, [num_tokens, vocab], in one forward pass of every model."""
-        ids = torch.tensor([list(token_ids)], device=self.device)
-        every = [m(ids).logits[0, :, : self.vocab(i)].float() for i, m in enumerate(self.models)]
+        every = [
+            model(self.inputs(i, token_ids)).logits[0, :, : self.vocab(i)].float()
+            for i, model in enumerate(self.models)
+        ]
         weights = weight_row(self.config, alpha)
         return torch.stack([weighted([logits[t] for logits in every], weights) for t in range(len(token_ids))])
 
@@ -75,10 +81,9 @@ class ReferenceLLM:
         caches: list[Any] = [None] * len(self.models)
         new = list(token_ids)
         while True:
-            ids = torch.tensor([new], device=self.device)
             every = []
             for i, model in enumerate(self.models):
-                output = model(ids, past_key_values=caches[i], use_cache=True)
+                output = model(self.inputs(i, new), past_key_values=caches[i], use_cache=True)
                 caches[i] = output.past_key_values
                 every.append(output.logits[0, -1, : self.vocab(i)].float())
             new = [(yield weighted(every, weights))]

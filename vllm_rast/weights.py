@@ -53,7 +53,9 @@ def alphas_of(config: RastConfig, alpha: float | Sequence[float] | None) -> tupl
         return config.alphas
     if isinstance(alpha, (list, tuple)):
         if len(alpha) != len(config.pairs):
-            raise UserError(f"alpha: {len(alpha)} values for {len(config.pairs)} pairs; send one number, or one for each")
+            raise UserError(
+                f"alpha: {len(alpha)} values for {len(config.pairs)} pairs; send one number, or one for each"
+            )
         return tuple(check_alpha(value, f"alpha[{k}]") for k, value in enumerate(alpha))
     return (check_alpha(alpha, "alpha"),) * len(config.pairs)
 

@@ -1,0 +1,75 @@
+"""Tiny random models with one tokenizer, for tests that need models and no training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+NUM_TOKENS = 90
+WORDS = ["<pad>", "<eos>", "<unk>"] + [f"w{i}" for i in range(NUM_TOKENS - 3)]
+
+
+def make_tokenizer(words: list[str] = WORDS) -> PreTrainedTokenizerFast:
+    """A word-level tokenizer; ids in the order of the words."""
+    backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    backend.decoder = decoders.Fuse()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token="<eos>", pad_token="<pad>", unk_token="<unk>"
+    )
+    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }} {% endfor %}"
+    return tokenizer
+
+
+def make_model(
+    folder: Path,
+    seed: int,
+    *,
+    architecture: str = "qwen2",
+    layers: int = 2,
+    width: int = 64,
+    heads: int = 2,
+    kv_heads: int = 2,
+    vocab: int = 128,
+    context: int = 1024,
+    words: list[str] = WORDS,
+    spread: float = 0.7,
+    **config: Any,
+) -> str:
+    """Write a random model and its tokenizer into a folder and return the folder's name.
+
+    spread: standard deviation of the head's weights; large enough that greedy answers vary and logits rarely tie.
+    """
+    torch.manual_seed(seed)
+    config_class, model_class = {
+        "qwen2": (Qwen2Config, Qwen2ForCausalLM),
+        "llama": (LlamaConfig, LlamaForCausalLM),
+    }[architecture]
+    model_config = config_class(
+        vocab_size=vocab,
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        max_position_embeddings=context,
+        bos_token_id=None,
+        eos_token_id=1,
+        pad_token_id=0,
+        tie_word_embeddings=False,
+        **config,
+    )
+    model = model_class(model_config).float().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(0.0, 0.15)
+        model.get_input_embeddings().weight.normal_(0.0, 1.0)
+        model.get_output_embeddings().weight.normal_(0.0, spread)
+    model.save_pretrained(folder)
+    make_tokenizer(words).save_pretrained(folder)
+    return str(folder)

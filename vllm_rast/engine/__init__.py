@@ -1,0 +1,18 @@
+"""Everything that touches vLLM's internals, written against vLLM 0.32.
+
+What is used, and where:
+
+- `loader`: `register_model_loader("rast")` (public). It loads the base with the loader that the user wanted, then
+  every small model beside it under a prefix of its own, so that vLLM's KV cache manager sees the attention layers of
+  all models in one block table.
+- `ensemble`: the model that vLLM sees. `embed_input_ids`, `forward`, `compute_logits`, `get_model_state_cls` are the
+  model interface of vLLM; `LogitsProcessor.head_dtype` and `ParallelLMHead` give float32 heads.
+- `runner`: overrides `GPUModelRunner._prepare_inputs` of the V1 runner (the CPU's, and CUDA's with
+  VLLM_USE_V2_MODEL_RUNNER=0) to write each scheduled token's weights. Reads `input_batch.req_ids`, `requests`.
+- `state`: a `ModelState` of the V2 runner (CUDA's default) that does the same through `add_request`, `prepare_inputs`.
+- `worker`: `worker_cls`; the GPU worker's `_make_model_runner` and the CPU worker's `CPUModelRunner` name.
+- `patches`: two functions of vLLM are wrapped, because no public hook exists: `EngineArgs.create_engine_config`
+  (checks before anything loads) and `InputProcessor._validate_params` (checks of a request in the front end).
+- `checks`, `plan`: read `ModelConfig` and `VllmConfig`.
+- `plugin`: `register()`, the `vllm.general_plugins` entry point, which vLLM runs in every process.
+"""

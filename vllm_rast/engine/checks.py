@@ -1,0 +1,109 @@
+"""What is refused before any weights load, each with one line that names the option and the remedy."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cache
+from typing import Any
+
+from transformers import AutoTokenizer
+from vllm.config import ModelConfig, VllmConfig
+from vllm.logger import init_logger
+
+from vllm_rast.engine.defaults import choose_kv_bytes
+from vllm_rast.engine.members import first_line, member_model_configs, rast_config
+from vllm_rast.engine.plan import memory_plan
+from vllm_rast.errors import UserError
+from vllm_rast.models import ModelSource
+
+logger = init_logger("vllm.rast")
+
+# Drafters that read the target's hidden states; the ensemble's rows hold several models' and would mislead them.
+DRAFTERS_WITHOUT_HIDDEN_STATES = ("ngram", "ngram_gpu", "draft_model", "suffix")
+
+
+def check_engine(vllm_config: VllmConfig) -> None:
+    """Check a finished configuration that asks for a mix, and log its memory plan. Raises UserError."""
+    config = rast_config(vllm_config)
+    assert config is not None
+    check_features(vllm_config)
+    members = member_model_configs(vllm_config, config)
+    for source, member in zip(config.sources, members, strict=True):
+        check_kv_layout(members[0], member, source.path)
+    if config.check_tokenizers and not vllm_config.model_config.skip_tokenizer_init:
+        for source, member in zip(config.sources[1:], members[1:], strict=True):
+            check_tokenizer(vllm_config.model_config, source, member)
+    plan = memory_plan(vllm_config, members)
+    chosen = choose_kv_bytes(vllm_config, plan)
+    if chosen is not None:
+        vllm_config.cache_config.kv_cache_memory_bytes = chosen
+        plan = dataclasses.replace(
+            plan, kv_bytes=chosen, source="enough for max_num_seqs, at most half of what is free"
+        )
+    logger.info("memory plan\n%s", plan)
+    plan.check(vllm_config.model_config.max_model_len)
+
+
+def check_features(vllm_config: VllmConfig) -> None:
+    """Refuse what cannot work, or has not been made to work, on several models in lockstep."""
+    parallel, model, speculative = vllm_config.parallel_config, vllm_config.model_config, vllm_config.speculative_config
+    refused = [
+        (parallel.pipeline_parallel_size > 1, "pipeline_parallel_size", "use tensor_parallel_size instead"),
+        (parallel.enable_dbo, "enable_dbo", "leave it off"),
+        (vllm_config.lora_config is not None, "enable_lora", "merge the adapter into its model first"),
+        (model.enable_prompt_embeds, "enable_prompt_embeds", "send token ids or text"),
+        (model.runner_type != "generate", "runner", "only generating models can be mixed"),
+        (model.is_multimodal_model, "model", "a multimodal base cannot be mixed with text models; use a text model"),
+    ]
+    for wrong, option, remedy in refused:
+        if wrong:
+            raise UserError(f"{option}: not supported by a mix of models; {remedy}")
+    if speculative is not None and speculative.method not in DRAFTERS_WITHOUT_HIDDEN_STATES:
+        known = ", ".join(DRAFTERS_WITHOUT_HIDDEN_STATES)
+        raise UserError(
+            f"speculative_config: {speculative.method!r} reads the base's hidden states, which a mix does not have; "
+            f"use one of {known}"
+        )
+
+
+def check_kv_layout(base: ModelConfig, member: ModelConfig, path: str) -> None:
+    """All models share one block table, so each must keep a key and a value of every token in paged blocks."""
+    reason = None
+    if member.is_encoder_decoder:
+        reason = "it is an encoder-decoder model"
+    elif member.is_attention_free or member.is_hybrid:
+        reason = "it keeps a recurrent state instead of keys and values"
+    elif member.use_mla != base.use_mla:
+        reason = "it and the base differ in multi-head latent attention"
+    if reason:
+        raise UserError(f"model {path!r}: cannot share a KV cache layout with the base, because {reason}; use another")
+
+
+def check_tokenizer(base: ModelConfig, source: ModelSource, member: ModelConfig) -> None:
+    """The same id must be the same string in every model. Raises UserError, naming the first id that differs."""
+    ids = load_vocabulary(base.tokenizer, base.tokenizer_revision, base.trust_remote_code)
+    other = load_vocabulary(source.path, source.revision, base.trust_remote_code)
+    for token_id in sorted(ids.keys() | other.keys()):
+        if ids.get(token_id) != other.get(token_id):
+            raise UserError(
+                f"model {source.path!r}: its tokenizer differs from the base's at id {token_id}: "
+                f"{other.get(token_id)!r} instead of {ids.get(token_id)!r}; use models of one family"
+            )
+    if member.get_vocab_size() <= max(ids):
+        raise UserError(
+            f"model {source.path!r}: {member.get_vocab_size()} embedding rows do not cover the tokenizer's ids, "
+            f"which end at {max(ids)}; use a complete checkpoint"
+        )
+
+
+@cache
+def load_vocabulary(path: str, revision: str | None, trust_remote_code: bool) -> dict[int, str]:
+    """Every token by its id. Raises UserError if the model brings no tokenizer."""
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
+    except Exception as error:  # each tokenizer class raises its own
+        raise UserError(
+            f"model {path!r}: no tokenizer to compare with the base's ({first_line(error)}); "
+            "copy the base's into its folder, or set check_tokenizers to false if you know that they agree"
+        ) from error
+    return {token_id: token for token, token_id in tokenizer.get_vocab().items()}

@@ -1,0 +1,127 @@
+"""The model that vLLM sees: base and small models in lockstep, one row of hidden states for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from vllm.config import VllmConfig
+from vllm.model_executor.layers.logits_processor import LogitsProcessor
+from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, UnquantizedEmbeddingMethod
+from vllm.tokenizers import cached_tokenizer_from_config
+
+from vllm_rast.config import RastConfig
+from vllm_rast.ops import combine_logits
+from vllm_rast.weights import Alpha, weight_row
+
+
+class Ensemble(nn.Module):
+    """Runs every model on the same tokens and mixes their logits with the weights of each token's request.
+
+    `forward` returns rows [h_base | h_1 | ... | weights]: the runner picks rows in several places (one for each
+    request, several under speculative decoding, any of the prompt for prompt_logprobs), and a row that carries its
+    own weights is right in all of them. `token_weights`, [max_num_tokens, num_models] in float32, is filled by the
+    runner before each step; its address never changes, so CUDA graphs may hold it.
+    """
+
+    def __init__(
+        self,
+        vllm_config: VllmConfig,
+        prefix: str = "",
+        *,
+        members: Sequence[nn.Module],
+        vocab_sizes: Sequence[int],
+        config: RastConfig,
+    ) -> None:
+        super().__init__()
+        self.vocab_sizes = vocab_sizes
+        self.members = nn.ModuleList(members)
+        self.rast_config = config
+        model_config = vllm_config.model_config
+        self.hidden_dtype = model_config.dtype
+        # Ids beyond the tokenizer are padding rows of the head; only the plain base keeps them (as in vLLM itself).
+        self.num_ids = None if model_config.skip_tokenizer_init else len(cached_tokenizer_from_config(model_config))
+        max_tokens = vllm_config.scheduler_config.max_num_batched_tokens
+        default = torch.tensor(self.weight_row(None), dtype=torch.float32)
+        device = next(members[0].parameters()).device
+        self.register_buffer("token_weights", default.repeat(max_tokens, 1).to(device), persistent=False)
+        for member in members:
+            use_float32_head(member, model_config.dtype)
+
+    def weight_row(self, alpha: Alpha | None) -> tuple[float, ...]:
+        """The weights of a request, [num_models]."""
+        return weight_row(self.rast_config, alpha)
+
+    def embed_input_ids(self, input_ids: torch.Tensor) -> torch.Tensor:
+        return self.members[0].embed_input_ids(input_ids)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None,
+        positions: torch.Tensor,
+        intermediate_tensors: Any = None,
+        inputs_embeds: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Hidden states of all models and the weights, [num_tokens, sum of hidden sizes + weight columns]."""
+        hidden = [member(self.known_ids(input_ids, column), positions) for column, member in enumerate(self.members)]
+        self.widths = [states.shape[-1] for states in hidden]
+        # A float32 weight is carried as the same bits in one or two columns of the rows' dtype, never rounded.
+        weights = self.token_weights[: hidden[0].shape[0]].view(hidden[0].dtype)
+        return torch.cat([*hidden, weights], dim=-1)
+
+    def known_ids(self, input_ids: torch.Tensor | None, column: int) -> torch.Tensor | None:
+        """Ids that a model has an embedding for, [num_tokens].
+
+        A plain-base request may send or sample one of the base's padding ids. The models it does not use run on it
+        too (their keys and values fill the shared blocks), and must not read past their embeddings.
+        """
+        if input_ids is None or self.vocab_sizes[column] >= self.vocab_sizes[0]:
+            return input_ids
+        return input_ids.clamp(max=self.vocab_sizes[column] - 1)
+
+    def compute_logits(self, rows: torch.Tensor) -> torch.Tensor | None:
+        """The mixed logits, [num_rows, vocab_base] in float32; None on ranks that do not sample.
+
+        The difference is taken between float32 logits: bfloat16 logits near 20 are 0.125 apart.
+        """
+        *hidden, carried = rows.split([*self.widths, rows.shape[-1] - sum(self.widths)], dim=-1)
+        weights = carried.contiguous().view(torch.float32)
+        logits = [self.head(column, states, weights) for column, states in enumerate(hidden)]
+        if logits[0] is None:
+            return None
+        return combine_logits(logits, weights)
+
+    def head(self, column: int, hidden: torch.Tensor, weights: torch.Tensor) -> torch.Tensor | None:
+        """One model's logits, [num_rows, its vocabulary]; a small model's end at the tokenizer's last id."""
+        if column > 0 and not weights.is_cuda and not weights[:, column].any():
+            # Nobody in this batch uses the model. On CUDA the question would cost a synchronisation.
+            return hidden.new_empty(hidden.shape[0], self.num_ids or 0, dtype=torch.float32)
+        logits = self.members[column].compute_logits(hidden.contiguous())
+        return logits if logits is None or column == 0 else logits[:, : self.num_ids]
+
+    @staticmethod
+    def get_model_state_cls() -> type:
+        """What vLLM's V2 runner asks a model for."""
+        from vllm_rast.engine.state import RastModelState
+
+        return RastModelState
+
+
+def use_float32_head(model: nn.Module, dtype: torch.dtype) -> None:
+    """Let a model's head give float32 logits that were never rounded to the model's dtype.
+
+    On CUDA vLLM then multiplies bfloat16 by bfloat16 into float32; elsewhere it would widen the whole head in every
+    step, so the widened head is kept: 4 instead of 2 bytes for each of its weights. A quantised head stays as it is.
+    """
+    heads = [m for m in model.modules() if isinstance(m, ParallelLMHead)]
+    plain = all(isinstance(head.quant_method, UnquantizedEmbeddingMethod) for head in heads)
+    if dtype == torch.float32 or not plain:
+        return
+    for module in model.modules():
+        if isinstance(module, LogitsProcessor):
+            module.head_dtype = torch.float32
+    for head in heads:
+        if not head.weight.is_cuda:
+            head.weight = nn.Parameter(head.weight.float(), requires_grad=False)

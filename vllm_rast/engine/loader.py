@@ -1,0 +1,64 @@
+"""`load_format="rast"`: the base through the loader that the user wanted, then the small models beside it."""
+
+from __future__ import annotations
+
+import copy
+
+from torch import nn
+from vllm.compilation.backends import set_model_tag
+from vllm.config import ModelConfig, VllmConfig
+from vllm.config.utils import replace
+from vllm.model_executor.model_loader import get_model_loader
+from vllm.model_executor.model_loader.base_loader import BaseModelLoader
+from vllm.model_executor.models.utils import WeightsMapper
+
+from vllm_rast.engine.ensemble import Ensemble
+from vllm_rast.engine.members import member_model_configs, member_prefix, rast_config
+
+
+class RastModelLoader(BaseModelLoader):
+    """Loads an ensemble. A draft model for speculative decoding comes by here too and is returned plain."""
+
+    def load_model(self, vllm_config: VllmConfig, model_config: ModelConfig, prefix: str = "") -> nn.Module:
+        config = rast_config(vllm_config)
+        load_format = config.load_format if config is not None else "auto"
+        plain = replace(vllm_config.load_config, load_format=load_format)
+        loader = get_model_loader(plain)
+        base_vllm_config = replace_shallow(vllm_config, load_config=plain)
+        base = loader.load_model(vllm_config=base_vllm_config, model_config=model_config, prefix=prefix)
+        if config is None or prefix:
+            return base
+        model_configs = member_model_configs(vllm_config, config)
+        small = [
+            load_small_model(base_vllm_config, small_config, member_prefix(column))
+            for column, small_config in enumerate(model_configs[1:], start=1)
+        ]
+        vocab_sizes = [member_config.get_vocab_size() for member_config in model_configs]
+        return Ensemble(vllm_config, members=[base, *small], vocab_sizes=vocab_sizes, config=config)
+
+    def download_model(self, model_config: ModelConfig) -> None:
+        get_model_loader(replace(self.load_config, load_format="auto")).download_model(model_config)
+
+    def load_weights(self, model: nn.Module, model_config: ModelConfig) -> None:
+        # vLLM calls this to reload weights in place; which of the models is meant cannot be told here.
+        raise ValueError("load_format rast: weights cannot be reloaded in place; start a new engine")
+
+
+def load_small_model(vllm_config: VllmConfig, model_config: ModelConfig, prefix: str) -> nn.Module:
+    """Load one small model so that its layers, its compiled code and its quantisation are its own."""
+    small = replace(vllm_config, model_config=model_config, quant_config=None)
+    if small.quant_config is not None:
+        # Lists of layers to leave alone name them without our prefix.
+        small.quant_config.apply_vllm_mapper(WeightsMapper(orig_to_new_prefix={"": f"{prefix}."}))
+    with set_model_tag(prefix):
+        return get_model_loader(small.load_config).load_model(
+            vllm_config=small, model_config=model_config, prefix=prefix
+        )
+
+
+def replace_shallow(vllm_config: VllmConfig, **changes: object) -> VllmConfig:
+    """A copy of a finished VllmConfig with other parts, without running vLLM's long completion of defaults again."""
+    changed = copy.copy(vllm_config)
+    for name, value in changes.items():
+        setattr(changed, name, value)
+    return changed

@@ -1,0 +1,76 @@
+"""From vLLM's configuration to the models of the mix, and to vLLM's own description of each."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from vllm.config import ModelConfig, VllmConfig
+
+from vllm_rast.config import RastConfig
+from vllm_rast.errors import UserError
+
+
+def rast_config(vllm_config: VllmConfig) -> RastConfig | None:
+    """The mix that an engine was asked for in `additional_config["rast"]`, or None for a plain engine."""
+    additional: Any = vllm_config.additional_config
+    if not isinstance(additional, dict) or "rast" not in additional:
+        return None
+    return RastConfig.from_dict(base_name(vllm_config.model_config), additional["rast"])
+
+
+def base_name(model_config: ModelConfig) -> str:
+    """The base as RastConfig names it: `NAME` or `NAME@REVISION`."""
+    if model_config.revision is None or os.path.isdir(model_config.model):
+        return model_config.model
+    return f"{model_config.model}@{model_config.revision}"
+
+
+def member_prefix(column: int) -> str:
+    """The prefix of a model's layers inside the ensemble. The base's is empty, as in a plain engine."""
+    return "" if column == 0 else f"rast{column}"
+
+
+def member_model_configs(vllm_config: VllmConfig, config: RastConfig) -> list[ModelConfig]:
+    """vLLM's ModelConfig of every model, [num_models], the base's first.
+
+    A small model runs with the base's dtype and length; its architecture, size, quantisation and vocabulary are its
+    own. Raises UserError, naming the model, where vLLM cannot read it or it is too short for max_model_len.
+    """
+    base = vllm_config.model_config
+    return [base] + [small_model_config(base, source.path, source.revision) for source in config.sources[1:]]
+
+
+def small_model_config(base: ModelConfig, path: str, revision: str | None) -> ModelConfig:
+    """vLLM's ModelConfig of one small model."""
+    try:
+        model_config = ModelConfig(
+            model=path,
+            revision=revision,
+            tokenizer=base.tokenizer,
+            tokenizer_mode=base.tokenizer_mode,
+            tokenizer_revision=base.tokenizer_revision,
+            skip_tokenizer_init=True,
+            trust_remote_code=base.trust_remote_code,
+            dtype=base.dtype,
+            seed=base.seed,
+            enforce_eager=base.enforce_eager,
+            max_logprobs=base.max_logprobs,
+            config_format=base.config_format,
+        )
+    except Exception as error:  # vLLM, transformers and pydantic each raise their own
+        raise UserError(f"model {path!r}: vLLM cannot read it: {first_line(error)}") from error
+    longest = model_config.max_model_len
+    if longest < base.max_model_len:
+        raise UserError(
+            f"max_model_len: {base.max_model_len} is longer than the context of {path!r}, {longest} tokens; "
+            f"set max_model_len to at most {longest}"
+        )
+    model_config.max_model_len = base.max_model_len
+    return model_config
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text that says something."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

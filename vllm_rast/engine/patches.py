@@ -1,0 +1,86 @@
+"""The two functions of vLLM 0.32 that are wrapped, because it offers no hook in their place.
+
+Both run in the front end only, and both do nothing for an engine without a mix. `apply_patches` is called once, by
+the plug-in's `register`.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from vllm import SamplingParams
+from vllm.config import VllmConfig
+from vllm.engine.arg_utils import EngineArgs
+from vllm.exceptions import VLLMValidationError
+from vllm.v1.engine.input_processor import InputProcessor
+
+from vllm_rast.engine.checks import check_engine
+from vllm_rast.engine.members import rast_config
+from vllm_rast.engine.plugin import LOAD_FORMAT, WORKER_CLS
+from vllm_rast.errors import UserError
+from vllm_rast.weights import weight_row
+
+
+class RequestError(UserError, VLLMValidationError):
+    """A request's own mistake: vLLM's server answers with HTTP 400, and nobody else notices."""
+
+
+def apply_patches() -> None:
+    """Wrap both functions."""
+    EngineArgs.create_engine_config = checking_engine(EngineArgs.create_engine_config)  # type: ignore[method-assign]
+    InputProcessor._validate_params = checking_requests(InputProcessor._validate_params)  # type: ignore[method-assign]
+
+
+def checking_engine(create_engine_config: Any) -> Any:
+    """vLLM 0.32 has no hook between its finished configuration and the start of its processes.
+
+    Every way to start an engine (LLM, AsyncLLM, `vllm serve`) makes its configuration here, before weights load.
+    """
+
+    @functools.wraps(create_engine_config)
+    def wrapped(self: EngineArgs, *args: Any, **kwargs: Any) -> VllmConfig:
+        additional: Any = self.additional_config
+        mixing = isinstance(additional, dict) and "rast" in additional
+        if self.load_format == LOAD_FORMAT and not mixing:
+            raise UserError('load_format rast: nothing to mix; add additional_config {"rast": {"positive": ...}}')
+        if mixing:
+            name_our_parts(self)
+        vllm_config: VllmConfig = create_engine_config(self, *args, **kwargs)
+        if mixing:
+            check_engine(vllm_config)
+        return vllm_config
+
+    return wrapped
+
+
+def name_our_parts(engine_args: EngineArgs) -> None:
+    """Set load_format and worker_cls where they were left alone; another load format becomes the members' own."""
+    if engine_args.worker_cls not in ("auto", WORKER_CLS):
+        raise UserError(f"worker_cls: a mix needs {WORKER_CLS}, got {engine_args.worker_cls!r}; leave the option out")
+    engine_args.worker_cls = WORKER_CLS
+    if engine_args.load_format != LOAD_FORMAT:
+        rast = {"load_format": engine_args.load_format, **engine_args.additional_config["rast"]}
+        engine_args.additional_config = {**engine_args.additional_config, "rast": rast}
+        engine_args.load_format = LOAD_FORMAT
+
+
+def checking_requests(validate_params: Any) -> Any:
+    """vLLM 0.32 checks unknown `extra_args` nowhere, and an exception in a worker ends the engine for everybody.
+
+    Every request of every entry point passes here, before it is queued.
+    """
+
+    @functools.wraps(validate_params)
+    def wrapped(self: InputProcessor, params: Any, *args: Any, **kwargs: Any) -> Any:
+        result = validate_params(self, params, *args, **kwargs)
+        if isinstance(params, SamplingParams) and params.extra_args and "alpha" in params.extra_args:
+            config = rast_config(self.vllm_config)
+            if config is not None:
+                try:
+                    weight_row(config, params.extra_args["alpha"])
+                except UserError as error:
+                    raise RequestError(str(error)) from None
+        return result
+
+    return wrapped

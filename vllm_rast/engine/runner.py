@@ -1,0 +1,64 @@
+"""The V1 runner: writes each scheduled token's weights before the model runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from vllm.v1.worker.cpu_model_runner import CPUModelRunner
+from vllm.v1.worker.gpu_model_runner import GPUModelRunner
+
+from vllm_rast.engine.ensemble import Ensemble
+
+
+class TokenWeights:
+    """The weights of the requests in a batch, spread over their tokens into the ensemble's buffer."""
+
+    def __init__(self, ensemble: Ensemble) -> None:
+        self.ensemble = ensemble
+        max_tokens, num_models = ensemble.token_weights.shape
+        pinned = ensemble.token_weights.is_cuda
+        self.staging = torch.empty(max_tokens, num_models, pin_memory=pinned)
+        self.req_ids: list[str] = []
+        self.rows = np.empty((0, num_models), dtype=np.float32)
+
+    def row(self, request: Any) -> tuple[float, ...]:
+        params = request.sampling_params
+        extra = params.extra_args if params is not None else None
+        return self.ensemble.weight_row((extra or {}).get("alpha"))
+
+    def fill(self, req_ids: list[str], requests: dict[str, Any], num_tokens: np.ndarray) -> None:
+        """req_ids [num_reqs] in batch order; requests by id; num_tokens [num_reqs] scheduled for each in this step."""
+        if req_ids != self.req_ids:
+            self.rows = np.array([self.row(requests[req_id]) for req_id in req_ids], dtype=np.float32)
+            self.req_ids = list(req_ids)
+        total = int(num_tokens.sum())
+        staged = self.staging[:total]
+        np.copyto(staged.numpy(), np.repeat(self.rows, num_tokens, axis=0))
+        self.ensemble.token_weights[:total].copy_(staged, non_blocking=True)
+
+
+class RastRunnerMixin:
+    """`_prepare_inputs` is where the V1 runner knows which request every token of the step belongs to."""
+
+    model: Any
+    input_batch: Any
+    requests: dict[str, Any]
+    _token_weights: TokenWeights | None = None
+
+    def _prepare_inputs(self, scheduler_output: Any, num_scheduled_tokens: np.ndarray) -> Any:
+        prepared = super()._prepare_inputs(scheduler_output, num_scheduled_tokens)  # type: ignore[misc]
+        if self._token_weights is None:
+            self._token_weights = TokenWeights(self.get_model())  # type: ignore[attr-defined]
+        req_ids = self.input_batch.req_ids[: self.input_batch.num_reqs]
+        self._token_weights.fill(req_ids, self.requests, num_scheduled_tokens)
+        return prepared
+
+
+class RastCPUModelRunner(RastRunnerMixin, CPUModelRunner):
+    """V1 on a CPU."""
+
+
+class RastGPUModelRunner(RastRunnerMixin, GPUModelRunner):
+    """V1 on CUDA."""

@@ -1,0 +1,109 @@
+"""`RastLLM`: vLLM's `LLM` on a mix of models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from vllm import LLM, RequestOutput, SamplingParams
+
+from vllm_rast.config import ModelPair, RastConfig
+from vllm_rast.engine.plugin import LOAD_FORMAT, WORKER_CLS, register
+
+
+class RastLLM(LLM):
+    """An LLM whose every token comes from base + sum of alpha * (positive - negative).
+
+    Args:
+        model: the base: a folder, a hub id, `OWNER/NAME@REVISION`, or a shipped model (`tiny:base`).
+        positive, negative: the first pair's models; either may be left out.
+        alpha: the default for requests that say nothing: one number, or one for each pair. None keeps the pairs' own
+            (1.0 for the first pair).
+        pairs: further pairs, each with an alpha of its own.
+        check_tokenizers: see RastConfig.
+        options: everything else that `vllm.LLM` takes.
+
+    A request chooses its own weights with `SamplingParams(extra_args={"alpha": ...})`: a number for all pairs, a list
+    with one for each, or the name of a single model (`"base"`, `"positive"`, `"negative"`, `"positive:2"`).
+
+    Raises UserError, before any weights load, for what `vllm_rast.engine.checks` refuses.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        positive: str | None = None,
+        negative: str | None = None,
+        alpha: float | Sequence[float] | None = None,
+        pairs: Sequence[ModelPair] = (),
+        check_tokenizers: bool = True,
+        **options: Any,
+    ) -> None:
+        register()
+        self.rast_config = RastConfig.build(
+            model,
+            positive,
+            negative,
+            alpha,
+            pairs,
+            load_format=options.pop("load_format", "auto"),
+            check_tokenizers=check_tokenizers,
+        )
+        base = self.rast_config.sources[0]
+        if base.revision is not None:
+            options.setdefault("revision", base.revision)
+        additional = {**(options.pop("additional_config", None) or {}), "rast": self.rast_config.to_dict()}
+        super().__init__(
+            base.path,
+            load_format=LOAD_FORMAT,
+            worker_cls=options.pop("worker_cls", WORKER_CLS),
+            additional_config=additional,
+            **options,
+        )
+
+    def stream(
+        self,
+        prompts: Iterable[Any],
+        sampling_params: SamplingParams | Iterable[SamplingParams],
+        *,
+        max_queued: int | None = None,
+    ) -> Iterator[tuple[int, RequestOutput]]:
+        """Decode any number of prompts and yield (place of the prompt, output) as soon as each is finished.
+
+        prompts: anything `generate` takes; consumed as the engine can use them, so an endless source is fine.
+        sampling_params: one for all, or one for each prompt.
+        max_queued: how many requests may be unfinished at a time; by default twice what the engine runs at once.
+
+        Closing the iterator early aborts what is still running.
+        """
+        limit = max_queued or 2 * self.llm_engine.vllm_config.scheduler_config.max_num_seqs
+        pending = enumerate(pair_up(prompts, sampling_params))
+        places: dict[str, tuple[int, str]] = {}
+        try:
+            more = True
+            while more or places:
+                while more and len(places) < limit:
+                    item = next(pending, None)
+                    if item is None:
+                        more = False
+                        break
+                    place, (prompt, params) = item
+                    (internal,) = self.enqueue(prompt, params, use_tqdm=False)
+                    # vLLM hands out "7-1a2b3c4d" for the request that its outputs call "7".
+                    places[internal.rpartition("-")[0]] = (place, internal)
+                for output in self.llm_engine.step():
+                    if output.finished and output.request_id in places:
+                        yield places.pop(output.request_id)[0], output
+        finally:
+            if places:
+                self.llm_engine.abort_request([internal for _, internal in places.values()], internal=True)
+
+
+def pair_up(
+    prompts: Iterable[Any], sampling_params: SamplingParams | Iterable[SamplingParams]
+) -> Iterator[tuple[Any, SamplingParams]]:
+    """Each prompt with its own copy of the parameters (vLLM writes into what it is given)."""
+    if isinstance(sampling_params, SamplingParams):
+        return ((prompt, sampling_params.clone()) for prompt in prompts)
+    return zip(prompts, sampling_params, strict=True)
