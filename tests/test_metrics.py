@@ -162,6 +162,7 @@ def test_bootstrap_agrees_with_the_normal_interval_and_with_itself():
 def test_bootstrap_is_the_same_in_blocks(monkeypatch):
     values = np.random.default_rng(1).random((7, 2))
     whole = intervals.bootstrap_means(values, resamples=50)
+    intervals._times_drawn.cache_clear()
     monkeypatch.setattr(intervals, "_BLOCK", 21)
     assert np.allclose(whole, intervals.bootstrap_means(values, resamples=50))
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from vllm_rast.evaluation.grade_run import grade_run
-from vllm_rast.evaluation.graded import GradedSample, merge_runs, read_graded, require_samples
+from vllm_rast.evaluation.graded import GradedSample, merge_runs, require_samples
 from vllm_rast.evaluation.progress import progress_bar
 from vllm_rast.evaluation.runs import RunFolder
 from vllm_rast.evaluation.summary import Summary, by_benchmark, summarize
@@ -26,7 +25,7 @@ class Evaluation:
 
     @property
     def title(self) -> str:
-        return ", ".join(run_name(run) for run in self.runs)
+        return ", ".join(run_names(self.runs))
 
 
 def evaluate_runs(
@@ -45,16 +44,20 @@ def evaluate_runs(
         UserError: as `grade_run`; or there is no finished sample.
     """
     runs = [RunFolder(path) for path in paths]
-    for run in runs:
-        with progress_bar(f"grading {run_name(run)}") as progress:
-            graded = grade_run(
-                run.path, grader, timeout_s=timeout_s, workers=workers, regrade=regrade, progress=progress
+    names = run_names(runs)
+    graded = []
+    for run, name in zip(runs, names, strict=True):
+        with progress_bar(f"grading {name}") as progress:
+            graded.append(
+                grade_run(run.path, grader, timeout_s=timeout_s, workers=workers, regrade=regrade, progress=progress)
             )
-    samples = merge_runs((run_name(run), read_graded(run, graded.grader)) for run in runs)
+    samples = merge_runs([(name, run.samples) for name, run in zip(names, graded, strict=True)])
     require_samples(samples, paths)
     order = list(dict.fromkeys(row for run in runs for row in run.config["rows"]))
-    return Evaluation(runs, graded.grader, samples, summarize(samples, order), by_benchmark(samples, order))
+    return Evaluation(runs, graded[0].grader, samples, summarize(samples, order), by_benchmark(samples, order))
 
 
-def run_name(run: RunFolder) -> str:
-    return Path(run.path).resolve().name
+def run_names(runs: Sequence[RunFolder]) -> list[str]:
+    """Each run folder's name, or its path where two folders have the same name."""
+    names = [run.path.resolve().name for run in runs]
+    return names if len(set(names)) == len(names) else [str(run.path) for run in runs]

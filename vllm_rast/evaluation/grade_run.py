@@ -8,7 +8,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vllm_rast.errors import UserError
-from vllm_rast.evaluation.graded import GRADES, is_current, read_grades, text_hash
+from vllm_rast.evaluation.graded import GRADES, GradedSample, is_current, join, read_grades, text_hash
 from vllm_rast.evaluation.lines import LineFile
 from vllm_rast.evaluation.runs import RunFolder, Sample
 
@@ -20,13 +20,11 @@ Progress = Callable[[int, int], None]  # (graded so far, to grade)
 
 
 class Graded(NamedTuple):
-    """What `grade_run` did: samples marked now, samples whose grade was current, and the grader as
-    "name/version".
-    """
+    """A graded run: how many samples were marked now, the grader as "name/version", every sample with its grade."""
 
     new: int
-    kept: int
     grader: str
+    samples: list[GradedSample]
 
 
 def grade_run(
@@ -58,10 +56,11 @@ def grade_run(
             marks = marker.grade_many(_items(todo, problems))
             for done, (sample, grade) in enumerate(zip(todo, marks, strict=True), 1):
                 problem = problems[sample.benchmark, sample.problem]
-                lines.append(_record(sample, grade, vote(grade, problem), identity))
+                grades[sample.key] = _record(sample, grade, vote(grade, problem), identity)
+                lines.append(grades[sample.key])
                 if progress:
                     progress(done, len(todo))
-    return Graded(len(todo), len(samples) - len(todo), identity)
+    return Graded(len(todo), identity, [join(sample, grades[sample.key]) for sample in samples])
 
 
 def grader_identity(grader: str) -> str:

@@ -11,7 +11,7 @@ graded anew and nothing else is. One line of grades.jsonl:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -63,45 +63,38 @@ def is_current(grade: dict[str, Any] | None, sample: Sample) -> bool:
     return grade is not None and grade["text_hash"] == text_hash(sample.text)
 
 
-def read_graded(run: RunFolder, grader: str) -> Iterator[GradedSample]:
-    """Every sample of a run that `grader` has graded; the others are left out."""
-    grades = read_grades(run, grader)
-    for sample in run.samples():
-        grade = grades.get(sample.key)
-        if grade is not None and is_current(grade, sample):
-            yield GradedSample(
-                **{
-                    name: getattr(sample, name)
-                    for name in (
-                        "benchmark",
-                        "row",
-                        "problem",
-                        "sample",
-                        "seed",
-                        "text",
-                        "finish_reason",
-                        "tokens",
-                    )
-                },
-                **{name: grade[name] for name in ("correct", "answer", "how", "status", "ms")},
-                answer_class=grade["class"],
-            )
+def join(sample: Sample, grade: dict[str, Any]) -> GradedSample:
+    return GradedSample(
+        benchmark=sample.benchmark,
+        row=sample.row,
+        problem=sample.problem,
+        sample=sample.sample,
+        seed=sample.seed,
+        text=sample.text,
+        finish_reason=sample.finish_reason,
+        tokens=sample.tokens,
+        correct=grade["correct"],
+        answer=grade["answer"],
+        how=grade["how"],
+        status=grade["status"],
+        ms=grade["ms"],
+        answer_class=grade["class"],
+    )
 
 
-def merge_runs(runs: Iterable[tuple[str, Iterable[GradedSample]]]) -> list[GradedSample]:
+def merge_runs(runs: Sequence[tuple[str, Sequence[GradedSample]]]) -> list[GradedSample]:
     """The samples of several runs, (name, samples) each, as if of one.
 
     A row that two runs decoded on one benchmark is told apart by its run: "run:row".
     """
-    gathered = [(name, list(samples)) for name, samples in runs]
     owners: dict[tuple[str, str], set[str]] = {}
-    for name, samples in gathered:
+    for name, samples in runs:
         for sample in samples:
             owners.setdefault((sample.benchmark, sample.row), set()).add(name)
     twice = {row for (_, row), names in owners.items() if len(names) > 1}
     return [
         replace(sample, row=f"{name}:{sample.row}") if sample.row in twice else sample
-        for name, samples in gathered
+        for name, samples in runs
         for sample in samples
     ]
 

@@ -9,6 +9,7 @@ of questions serves all rows at once. All intervals hold 95 %.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ from .metrics import Floats
 
 Z95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
 RESAMPLES = 10_000  # the ends of a 95 % percentile interval then scatter by about 2 % of its width
-_BLOCK = 4_000_000  # draws held in memory at once
+_BLOCK = 4_000_000  # draws held in memory at once, as 8-byte integers
 
 
 class Interval(NamedTuple):
@@ -62,16 +63,25 @@ def bootstrap_means(values: ArrayLike, seed: int = 0, resamples: int = RESAMPLES
     same for all columns.
     """
     table = np.asarray(values, dtype=float)
-    m = table.shape[0]
+    times = _times_drawn(len(table), seed, resamples)
+    step = max(1, _BLOCK // len(table))
+    return np.concatenate([times[i : i + step] @ table / len(table) for i in range(0, resamples, step)])
+
+
+@lru_cache(maxsize=2)
+def _times_drawn(m: int, seed: int, resamples: int) -> NDArray[np.uint8]:
+    """How often each of m questions is in each resample [resamples, m]; kept, since every pair of rows needs it.
+
+    A byte holds it: even the largest of 10^10 such counts is about 13.
+    """
     rng = np.random.default_rng(seed)
-    means = np.empty((resamples, table.shape[1]))
+    times = np.empty((resamples, m), dtype=np.uint8)
     step = max(1, _BLOCK // m)
     for start in range(0, resamples, step):
         rows = min(step, resamples - start)
         drawn = rng.integers(0, m, size=(rows, m)) + np.arange(rows)[:, None] * m
-        weights = np.bincount(drawn.ravel(), minlength=rows * m).reshape(rows, m)
-        means[start : start + rows] = weights @ table / m
-    return means
+        times[start : start + rows] = np.bincount(drawn.ravel(), minlength=rows * m).reshape(rows, m)
+    return times
 
 
 class Difference(NamedTuple):

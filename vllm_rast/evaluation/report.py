@@ -90,7 +90,8 @@ def comparison_lines(summary: Summary) -> list[str]:
         if difference := summary.difference(first, second):
             ci = f" [{points(difference.ci.low)}, {points(difference.ci.high)}]" if difference.ci else ""
             lines.append(
-                f"{first} − {second}: {points(difference.value)}{ci} points, paired over {difference.questions} questions"
+                f"{first} − {second}: {points(difference.value)}{ci} points, "
+                f"paired over {difference.questions} questions"
             )
     return lines
 
@@ -175,7 +176,7 @@ def percent(value: float) -> str:
 
 
 def points(value: float) -> str:
-    return f"{100 * value:+.1f}"
+    return f"{100 * value:+.1f}".replace("-", "−")
 
 
 def half_width(interval: Interval | None) -> str:

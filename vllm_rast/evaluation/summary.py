@@ -100,7 +100,11 @@ class Row:
 
     def means(self, questions: Sequence[tuple[str, str]]) -> Floats:
         """Share of right samples of the given questions [questions]."""
-        return np.array([np.mean(self.correct[q]) for q in questions])
+        return np.array([self._means[question] for question in questions])
+
+    @cached_property
+    def _means(self) -> dict[tuple[str, str], float]:
+        return dict(zip(self.questions, metrics.avg_at_n(*self.counts), strict=True))
 
 
 @dataclass
@@ -178,7 +182,10 @@ def as_json(summary: Summary) -> dict[str, Any]:
     """The summary as plain JSON values; scores lie between 0 and 1, intervals are [low, high]."""
     recovery = summary.recovery()
     return {
-        "rows": {name: _row_json(row, summary.recovery(name)) for name, row in summary.rows.items()},
+        "rows": {
+            name: _row_json(row, summary.recovery(name) if name in summary.recovering else None)
+            for name, row in summary.rows.items()
+        },
         "recovery_rate": recovery.value if recovery else None,
         "recovery_rate_ci": recovery.ci if recovery else None,
         "recovery_rate_questions": recovery.questions if recovery else None,
