@@ -94,9 +94,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             except ValueError as error:
                 if not file.read(1):
                     return
-                raise UserError(
-                    f"{path}: line {number} is damaged; delete this line and run again"
-                ) from error
+                raise UserError(f"{path}: line {number} is damaged; delete this line and run again") from error
             yield number, record
 
 
@@ -123,7 +121,7 @@ def disk_message(path: Path, error: OSError) -> str:
 def complete_length(fd: int, size: int, chunk: int = 1 << 16) -> int:
     """Bytes of a JSON-lines file of `size` bytes, less a last line that is cut off or not JSON.
 
-    After a loss of power a file system may show zeros where the last line was: a newline alone proves nothing.
+    After a loss of power the last line may be zeros up to its end: a newline alone proves nothing.
     """
     end = last_newline(fd, size, chunk) + 1
     if end == 0:

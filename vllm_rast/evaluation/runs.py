@@ -98,9 +98,7 @@ class RunFolder:
     def __init__(self, path: str | os.PathLike[str]):
         config = read_config(Path(path))
         if config is None:
-            raise UserError(
-                f"{path} is no run folder (no {CONFIG}); name one that `generate --run` has written"
-            )
+            raise UserError(f"{path} is no run folder (no {CONFIG}); name one that `generate --run` has written")
         self.path = Path(path)
         self.config: dict[str, Any] = config
         self._samples: LineFile | None = None
@@ -125,9 +123,7 @@ class RunFolder:
                 raise UserError(f"--run {path}: there is {SAMPLES} but no {CONFIG}; name another folder")
             if samples.size and not resume:
                 raise UserError(f"--run {path} already holds samples; name another folder")
-            config = (
-                dict(config, config_hash=config_hash(config)) if old is None else merge(old, config, path)
-            )
+            config = dict(config, config_hash=config_hash(config)) if old is None else merge(old, config, path)
             if config != old:
                 write_atomically(Path(path) / CONFIG, to_json(config))
         except BaseException:
@@ -227,7 +223,7 @@ def merge(old: dict[str, Any], new: dict[str, Any], path: str | os.PathLike[str]
         limits = (before.get("limit"), entry.get("limit"))
         benchmarks[name] = dict(before, limit=None if None in limits else max(limits))
     return old | {
-        "rows": new["rows"] | old["rows"],
+        "rows": old["rows"] | new["rows"],
         "benchmarks": benchmarks,
         "sampling": dict(old["sampling"], n=max(old["sampling"]["n"], new["sampling"]["n"])),
     }
@@ -285,6 +281,4 @@ def parse(kind: type, record: dict[str, Any], path: Path, number: int) -> Any:
     try:
         return kind(**{field.name: record[field.name] for field in fields(kind)})
     except KeyError as error:
-        raise UserError(
-            f"{path}: line {number} has no field {error}; was it written by vllm-rast?"
-        ) from error
+        raise UserError(f"{path}: line {number} has no field {error}; was it written by vllm-rast?") from error

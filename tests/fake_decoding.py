@@ -1,0 +1,60 @@
+"""`vllm-rast` with a backend that needs no model: texts follow from the seed, the row and the prompt.
+
+    python tests/fake_decoding.py generate --run FOLDER ...
+
+FAKE_DELAY_S is slept before each sample, FAKE_MAX_BYTES limits the size of any file (as a full disk does).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import resource
+import sys
+import time
+from collections.abc import Iterable, Iterator
+
+from vllm_rast.evaluation import backends
+from vllm_rast.evaluation.decode import Completion, Job
+
+WINDOW = 16  # jobs that are under way at a time
+
+
+def fake_text(job: Job) -> str:
+    words = repr((job.prompt, job.alpha, job.seed, job.temperature, job.top_p, job.max_tokens))
+    digest = hashlib.sha256(words.encode()).hexdigest()
+    return f"step\n\u2028 {digest} \\boxed{{{int(digest, 16) % 10}}}"
+
+
+class FakeBackend:
+    device = "none"
+    tokenizer = None
+
+    def __init__(self, delay_s: float = 0.0):
+        self.delay_s = delay_s
+        self.made: list[Job] = []
+
+    def stream(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Completion]]:
+        running: list[Job] = []
+        order = random.Random(os.getpid())  # another order every time, as in an engine
+        for job in jobs:
+            running.append(job)
+            if len(running) == WINDOW:
+                yield self.finish(running.pop(order.randrange(WINDOW)))
+        order.shuffle(running)
+        yield from map(self.finish, running)
+
+    def finish(self, job: Job) -> tuple[Job, Completion]:
+        time.sleep(self.delay_s)
+        self.made.append(job)
+        return job, Completion(fake_text(job), "stop", len(job.prompt), 7)
+
+
+if __name__ == "__main__":
+    from vllm_rast.cli.main import main
+
+    if limit := int(os.environ.get("FAKE_MAX_BYTES", "0")):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    backends.open_backend = lambda plan: FakeBackend(float(os.environ.get("FAKE_DELAY_S", "0")))
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""`vllm-rast`: one module of this package per subcommand, imported lazily enough for --help to be quick."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+import vllm_rast
+from vllm_rast.cli.parser import Parser, unknown_option, with_dashes
+from vllm_rast.errors import UserError
+
+# In the order of --help. Each module has add_arguments(subparsers), which sets `func(args) -> exit code`.
+COMMANDS = ("demo", "generate", "evaluate", "report", "sweep", "grade", "benchmarks", "doctor")
+
+ERROR = 1
+USAGE = 2
+INTERRUPTED = 128 + signal.SIGINT
+TERMINATED = 128 + signal.SIGTERM
+
+
+class Terminated(BaseException):
+    """SIGTERM, which cluster schedulers send some seconds before they kill."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one subcommand and return its exit code (see the module's constants; 0 is done)."""
+    arguments = with_dashes(sys.argv[1:] if arguments is None else arguments)
+    previous = signal.signal(signal.SIGTERM, terminate)
+    try:
+        return run(arguments)
+    except UserError as error:
+        return fail(USAGE, str(error))
+    except KeyboardInterrupt:
+        return fail(INTERRUPTED, f"interrupted; go on with: {command(arguments)}", "")
+    except Terminated:
+        return fail(TERMINATED, f"terminated; go on with: {command(arguments)}", "")
+    except BrokenPipeError:  # `vllm-rast ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ERROR
+    except Exception as error:
+        from vllm_rast.evaluation.lines import RunError
+
+        if not isinstance(error, RunError):
+            raise
+        return fail(ERROR, f"{error}; then go on with: {command(arguments)}")
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def run(arguments: list[str]) -> int:
+    parser = build_parser([arguments[0]] if arguments[:1] and arguments[0] in COMMANDS else COMMANDS)
+    topic = engine_help_topic(arguments)
+    if topic:
+        from vllm_rast.cli.engine_options import print_engine_help
+
+        print_engine_help(topic)
+        return 0
+    args, rest = parser.parse_known_args(arguments)
+    if rest and not hasattr(args, "engine_arguments"):
+        raise UserError(unknown_option(rest[0], subcommand(parser, args.command).option_names))
+    if rest:
+        args.engine_arguments = rest
+    args.typed = arguments[1:]
+    return args.func(args)
+
+
+def build_parser(commands: Sequence[str] = COMMANDS) -> Parser:
+    parser = Parser(
+        prog="vllm-rast",
+        description="Decode with base + alpha * (positive - negative) in vLLM, and evaluate what comes out.",
+        epilog="Exit codes: 0 done, 1 error, 2 usage, 130 interrupted.",
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {vllm_rast.__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name in commands:
+        try:
+            importlib.import_module(f"vllm_rast.cli.{name}").add_arguments(subparsers)
+        except (ModuleNotFoundError, AttributeError):
+            continue
+    return parser
+
+
+def subcommand(parser: argparse.ArgumentParser, name: str) -> Parser:
+    """The parser of one subcommand."""
+    (choices,) = (a.choices for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    return choices[name]
+
+
+def engine_help_topic(arguments: list[str]) -> str | None:
+    """TOPIC of `--help=TOPIC`, which asks for vLLM's help on its own options."""
+    topics = [argument.partition("=")[2] for argument in arguments if argument.startswith("--help=")]
+    return topics[0] if topics else None
+
+
+def command(arguments: Sequence[str]) -> str:
+    """What the user typed, ready to be typed again."""
+    return shlex.join(["vllm-rast", *arguments])
+
+
+def fail(code: int, message: str, prefix: str = "error: ") -> int:
+    print(f"vllm-rast: {prefix}{' '.join(message.split())}", file=sys.stderr, flush=True)
+    return code
+
+
+def terminate(signal_number: int, frame: FrameType | None) -> None:
+    raise Terminated
+
+
+if __name__ == "__main__":
+    sys.exit(main())

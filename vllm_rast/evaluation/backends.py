@@ -1,0 +1,178 @@
+"""What decodes a plan: vLLM with the patched engine, or a plain transformers loop for checking it."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
+from itertools import tee
+from typing import TYPE_CHECKING, Any
+
+from vllm_rast.evaluation.decode import Backend, Completion, Job
+from vllm_rast.models import TINY_PREFIX
+
+if TYPE_CHECKING:
+    from vllm_rast.config import RastConfig
+    from vllm_rast.evaluation.plan import Plan
+
+BACKENDS = ("vllm", "transformers")
+
+# The shipped models: 0.5k positions, exact in float32, small enough that torch.compile costs more than it saves.
+TINY_ENGINE: dict[str, Any] = {
+    "dtype": "float32",
+    "max_model_len": 512,
+    "block_size": 16,
+    "enforce_eager": True,
+    "max_num_seqs": 256,
+}
+TINY_ENVIRONMENT = {
+    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # a second process would cost more than the scheduling it takes over
+}
+# vLLM logs to stdout unless told otherwise; here stdout is for results.
+ENVIRONMENT = {"VLLM_LOGGING_STREAM": "ext://sys.stderr", "VLLM_LOGGING_LEVEL": "WARNING"}
+
+
+def open_backend(plan: Plan) -> Backend:
+    """Load the models of a plan. Raises UserError where they do not fit together or do not fit the machine."""
+    return TransformersBackend(plan.models) if plan.backend == "transformers" else VllmBackend(plan)
+
+
+def engine_defaults(models: RastConfig) -> dict[str, Any]:
+    """Engine options for the shipped models; none for others, whose options are vLLM's business."""
+    return dict(TINY_ENGINE) if is_tiny(models) else {}
+
+
+def is_tiny(models: RastConfig) -> bool:
+    names = [models.base, *(side for pair in models.pairs for side in (pair.positive, pair.negative) if side)]
+    return all(name.startswith(TINY_PREFIX) for name in names)
+
+
+def set_environment(models: RastConfig | None = None) -> None:
+    """Environment variables that vLLM reads when it is imported; what the user has set stays."""
+    tiny = TINY_ENVIRONMENT if models is not None and is_tiny(models) else {}
+    for name, value in {**ENVIRONMENT, **tiny}.items():
+        os.environ.setdefault(name, value)
+
+
+class VllmBackend:
+    """All rows in one engine: continuous batching over rows, problems and samples."""
+
+    def __init__(self, plan: Plan):
+        set_environment(plan.models)
+        from vllm_rast import RastLLM
+
+        self.llm = RastLLM(plan.models.base, pairs=list(plan.models.pairs), **plan.engine)
+        self.tokenizer: Any = self.llm.get_tokenizer()
+        self.device = device_name()
+
+    def stream(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Completion]]:
+        running: dict[int, Job] = {}
+
+        def remember(jobs: Iterable[Job]) -> Iterator[Job]:
+            for number, job in enumerate(jobs):
+                running[number] = job
+                yield job
+
+        encode = prompt_encoder(self.tokenizer)
+        first, second = tee(remember(jobs))
+        outputs = self.llm.stream(
+            ({"prompt_token_ids": encode(job.prompt)} for job in first),
+            (sampling_params(job, self.tokenizer) for job in second),
+        )
+        for number, output in outputs:
+            answer = output.outputs[0]
+            yield (
+                running.pop(number),
+                Completion(
+                    text=answer.text,
+                    finish_reason=answer.finish_reason or "stop",
+                    prompt_tokens=len(output.prompt_token_ids or ()),
+                    tokens=len(answer.token_ids),
+                ),
+            )
+
+
+def sampling_params(job: Job, tokenizer: Any) -> Any:
+    """vLLM's SamplingParams of one job; n is 1, so that every sample has its own seed and can be resumed alone."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    strings, token_ids = split_stop(job.stop, tokenizer)
+    alpha = job.alpha if isinstance(job.alpha, str | int | float) else list(job.alpha)
+    return SamplingParams(
+        temperature=job.temperature,
+        top_p=job.top_p,
+        max_tokens=job.max_tokens,
+        seed=job.seed,
+        stop=strings or None,
+        stop_token_ids=token_ids or None,
+        extra_args={"alpha": alpha},
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+
+
+class TransformersBackend:
+    """One sample after the other with the reference loop: slow, and the yardstick for the other backend."""
+
+    def __init__(self, models: RastConfig):
+        from vllm_rast.reference import ReferenceLLM
+
+        self.llm = ReferenceLLM(models, dtype="float32")
+        self.tokenizer: Any = self.llm.tokenizer
+        self.device = device_name()
+
+    def stream(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Completion]]:
+        encode = prompt_encoder(self.tokenizer)
+        for job in jobs:
+            prompt_ids = encode(job.prompt)
+            strings, token_ids = split_stop(job.stop, self.tokenizer)
+            answer = self.llm.generate(
+                prompt_ids,
+                alpha=job.alpha,
+                max_tokens=job.max_tokens,
+                temperature=job.temperature,
+                top_p=job.top_p,
+                seed=job.seed,
+                stop_token_ids=token_ids,
+            )
+            text, stopped = cut(self.tokenizer.decode(answer, skip_special_tokens=True), strings)
+            ended = stopped or answer[-1] in (self.tokenizer.eos_token_id, *token_ids)
+            yield job, Completion(text, "stop" if ended else "length", len(prompt_ids), len(answer))
+
+
+def prompt_encoder(tokenizer: Any) -> Callable[[str], list[int]]:
+    """Text to token ids, remembering the last prompts: the samples of a problem share one.
+
+    A chat template already begins with the beginning-of-sequence token; it must not get a second one.
+    """
+    bos = getattr(tokenizer, "bos_token", None)
+
+    @lru_cache(maxsize=64)
+    def encode(text: str) -> tuple[int, ...]:
+        return tuple(tokenizer.encode(text, add_special_tokens=not (bos and text.startswith(bos))))
+
+    return lambda text: list(encode(text))
+
+
+def split_stop(stop: Iterable[str], tokenizer: Any) -> tuple[list[str], list[int]]:
+    """Stop strings and stop token ids. A special token is no part of the decoded text: only its id can stop."""
+    special = tokenizer.get_added_vocab()
+    strings = [text for text in stop if text not in special]
+    return strings, [special[text] for text in stop if text in special]
+
+
+def cut(text: str, stop: Iterable[str]) -> tuple[str, bool]:
+    """A text up to the first stop string in it, and whether there was one."""
+    places = [place for place in map(text.find, stop) if place >= 0]
+    return (text[: min(places)], True) if places else (text, False)
+
+
+def device_name() -> str:
+    """The device that torch decodes on, for a run's record."""
+    import torch
+
+    if torch.cuda.is_available():
+        return f"{torch.cuda.get_device_name()} x {torch.cuda.device_count()}"
+    return f"CPU ({platform.machine()}, {torch.get_num_threads()} threads)"
