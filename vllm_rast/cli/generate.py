@@ -181,8 +181,7 @@ def models_of(args: argparse.Namespace) -> RastConfig:
     if args.positive or args.negative:
         pairs.append(ModelPair(args.positive, args.negative, alpha))
     for text in args.pair:
-        own_alpha = text.count(",") >= 2
-        pairs.append(ModelPair.parse(text if own_alpha else f"{text},{alpha!r}"))
+        pairs.append(ModelPair.parse(f"{text},{alpha!r}" if text.count(",") == 1 else text))
     if args.alpha is not None and not pairs:
         raise UserError("--alpha: there is nothing to mix; name --positive and --negative")
     return RastConfig(args.model, tuple(pairs))
