@@ -50,9 +50,9 @@ def parse_rows(texts: Sequence[str], config: RastConfig) -> list[Row]:
 
 
 def parse_row(item: str, config: RastConfig) -> Row:
-    name, _, what = item.partition("=")
-    what, _, temperature = (what or name).partition("@")
-    name = name.partition("@")[0]
+    name, equals, what = item.rpartition("=")
+    what, _, temperature = what.partition("@")
+    name = name if equals else what
     if not NAME.fullmatch(name):
         raise UserError(f"--rows {item}: {name!r} is no name; write {SYNTAX}")
     row = Row(name, parse_alpha(item, what, config), parse_temperature(item, temperature))

@@ -1,0 +1,89 @@
+"""`vllm-rast sweep`: accuracy over alpha and temperature, every combination in one engine."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vllm_rast.cli import generate
+from vllm_rast.errors import UserError
+
+if TYPE_CHECKING:
+    from vllm_rast.evaluation.sweeps import Point
+
+ALPHAS = "0,0.1,0.2,0.3,0.5,0.7,1,1.5,2,3"  # arXiv 2506.15710: flat from 0.3 to 1.5, worse on both sides
+
+
+def add_arguments(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "sweep",
+        help="decode and evaluate over alpha and temperature, in one engine, with a plot",
+        description="Decode every combination of --alphas and --temperatures as a row of one run, all mixed in one "
+        "engine's batch, grade it and draw accuracy over alpha (over temperature where there is one alpha). Writes "
+        "sweep.json, sweep.png and sweep.svg into the run folder. It goes on where it was stopped.",
+        epilog=generate.EPILOG,
+    )
+    parser.add_argument("--recipe", metavar="FILE", help="YAML file of these options; the command line goes first")
+    parser.add_argument("--alphas", default=[ALPHAS], nargs="+", metavar="A", help=f"default: {ALPHAS}")
+    parser.add_argument("--temperatures", default=[], nargs="+", metavar="T", help="default: --temperature")
+    parser.add_argument(
+        "--rows",
+        default=[],
+        nargs="+",
+        metavar="ROW",
+        help="rows to compare with, as for generate, drawn as level lines (such as positive)",
+    )
+    generate.add_run_arguments(parser)
+    generate.add_model_arguments(parser)
+    generate.add_decoding_arguments(parser)
+    parser.set_defaults(func=main, engine_arguments=[], parser=parser)
+
+
+def main(args: argparse.Namespace) -> int:
+    if args.recipe:
+        args = generate.with_recipe(args)
+    points = points_of(args)
+    args.rows = [*(point.row_argument for point in points), *args.rows]
+    code = generate.generate(args, generate.plan_of(args))
+    return code if args.dry_run else code or report(args.run, points)
+
+
+def points_of(args: argparse.Namespace) -> list[Point]:
+    """Every combination of alpha and temperature, as a row of its own."""
+    from vllm_rast.evaluation.rows import check_temperature
+    from vllm_rast.evaluation.sweeps import Point
+
+    alphas = numbers(args.alphas, "--alphas")
+    temperatures: list[float | None] = [*numbers(args.temperatures, "--temperatures")] or [None]
+    if not alphas:
+        raise UserError("--alphas: name at least one, such as 0.5,1")
+    for value in temperatures:
+        check_temperature(1.0 if value is None else value, "--temperatures")
+    return [Point(alpha, temperature) for temperature in temperatures for alpha in alphas]
+
+
+def numbers(texts: list[str], option: str) -> list[float]:
+    """Numbers separated by commas or spaces; one that is named twice counts once."""
+    items = [item for text in texts for item in text.split(",") if item.strip()]
+    try:
+        return list(dict.fromkeys(float(item) for item in items))
+    except ValueError as error:
+        raise UserError(f"{option}: {error}") from None
+
+
+def report(run: str, points: list[Point]) -> int:
+    """Grade the run, print its tables and write the sweep's numbers and plot."""
+    from vllm_rast.evaluation.evaluate import evaluate_runs
+    from vllm_rast.evaluation.lines import write_atomically
+    from vllm_rast.evaluation.report import print_tables
+    from vllm_rast.evaluation.sweeps import sweep_json, write_plot
+
+    evaluation = evaluate_runs([run])
+    print_tables(evaluation)
+    numbers = sweep_json(evaluation.pooled, points)
+    write_atomically(Path(run) / "sweep.json", json.dumps(numbers, indent=2) + "\n")
+    for path in write_plot(numbers, Path(run), evaluation.title):
+        print(path)
+    return 0
