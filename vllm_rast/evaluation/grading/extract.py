@@ -7,6 +7,7 @@ The first of these that there is: the last balanced `\\boxed{}`; what follows `#
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -15,7 +16,9 @@ BARE_CHARS = 400
 
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*(?=\{)")
 _BRACELESS_BOX = re.compile(r"\\boxed\s+([^\s${}]+)|\\boxed(\d)(?=\W|$)")
-_JOINED = re.compile(r"[\s$,;:\\.()\[\]*&]*(?:and|or|\\text\{\s*(?:and|or)\s*\})?[\s$,;:\\.()\[\]*&]*")
+_JOINED = re.compile(
+    r"[\s$,;:\\.()\[\]*&]*(?:and|or|\\text\{\s*(?:and|or)\s*\})?[\s$,;:\\.()\[\]*&]*(?:[A-Za-z]\w*\s*=\s*)?[\s$\\]*"
+)
 _HASHES = re.compile(r"####\s*([^\n]*\S)")
 _PHRASE = re.compile(
     r"(?:final\s+answer|correct\s+answer|answer|result|solution|value)\b(?:\W{0,4}(?:to|for|of|in)\b[^\n.:=$]{0,80})?"
@@ -26,8 +29,8 @@ _PHRASE = re.compile(
 _STRONG_PHRASE = re.compile(r"answer", re.IGNORECASE)
 _MATHS = re.compile(r"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)|(?<!\\)\$([^$]+?)(?<!\\)\$", re.DOTALL)
 _NUMBER = re.compile(
-    r"(?:(?<![\w.)\]}])[-\u2212]\s*(?:\\?\$\s*)?)?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)?(?:\.\d+|(?<=\d))(?:[eE][+-]?\d+\b)?"
-    r"(?:\s*/\s*\d+(?![\d/]))?"
+    r"(?:(?<![\w.)\]}])(?<![\w.)\]}]\s)[-\u2212]\s*(?:\\?\$\s*)?)?"
+    r"(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d+\b)?(?:\s*/\s*\d+(?![\d/]))?"
 )
 _WORD = re.compile(r"[A-Za-z]{2,}")
 _MARKUP = re.compile(r"\\(?:text|mbox|mathrm|textbf|operatorname)\s*\{[^{}]*\}|\\[A-Za-z]+")
@@ -88,28 +91,38 @@ def after_thinking(text: str) -> str:
     return answer if answer.strip() else text
 
 
-def candidates(output: str, boxed_only: bool = False) -> Iterator[Candidate]:
-    """The answers that an output may mean, best first. Later ones count only where an earlier one cannot be read."""
+def candidates(output: str, boxed_only: bool = False, numeric: bool = False) -> Iterator[Candidate]:
+    """The answers that an output may mean, best first. Later ones count only where an earlier one cannot be read.
+
+    `numeric`: the gold is a number, so a number is looked for where there is no formula.
+    """
     text = after_thinking(output)
     box = last_box(text) or last_box(output)
+    if box is None and not boxed_only:
+        braceless = list(_BRACELESS_BOX.finditer(text))
+        box = (braceless[-1][1] or braceless[-1][2]) if braceless else None
     if box is not None:
         yield Candidate(box, "box")
-        return
-    if boxed_only:
-        return
-    braceless = list(_BRACELESS_BOX.finditer(text))
-    if braceless:
-        yield Candidate(braceless[-1][1] or braceless[-1][2], "box")
+    if box is not None or boxed_only:
         return
     hashes = _HASHES.search(text)  # the first: a base model may run on with questions and answers of its own
     if hashes:
         yield Candidate(hashes[1], "hashes")
+        yield from _numbers_in(hashes[1], "hashes", numeric)
     phrase = _after_phrase(text)
     if phrase:
         yield Candidate(phrase, "phrase")
+        yield from _numbers_in(phrase, "phrase", numeric)
     if is_bare(text):
         yield Candidate(text.strip(), "bare")
-    yield from _last_found(text)
+    yield from _last_found(text, numeric)
+
+
+def _numbers_in(text: str, how: str, numeric: bool) -> Iterator[Candidate]:
+    """The first number of an answer that is not only a number."""
+    number = _NUMBER.search(text) if numeric else None
+    if number:
+        yield Candidate(number[0], how)
 
 
 def is_bare(text: str) -> bool:
@@ -120,23 +133,21 @@ def is_bare(text: str) -> bool:
     return len(text) <= BARE_CHARS and len(_WORD.findall(_MARKUP.sub(" ", text))) <= BARE_WORDS
 
 
-def last_number(text: str) -> str | None:
-    """The last number of a text, with its sign and separators, as it stands there."""
-    numbers = _NUMBER.findall(text)
-    return numbers[-1] if numbers else None
+def _last_found(text: str, numeric: bool) -> Iterator[Candidate]:
+    """The last mathematics; for a numeric gold the last number instead where that comes later."""
+    spans = [m for m in _MATHS.finditer(text) if _looks_like_maths(_inside(m))]
+    maths = Candidate(_inside(spans[-1]).strip(), "maths") if spans else None
+    number = None
+    if numeric or not spans:
+        number = deque(_NUMBER.finditer(text), maxlen=1).pop() if _NUMBER.search(text) else None
+    if maths and (number is None or number.start() < spans[-1].end()):
+        yield maths
+    if number:
+        yield Candidate(number[0], "number")
 
 
-def _last_found(text: str) -> Iterator[Candidate]:
-    """The last mathematics and the last number, the later one first."""
-    spans = [m for m in _MATHS.finditer(text) if _looks_like_maths(next(filter(None, m.groups())))]
-    numbers = list(_NUMBER.finditer(text))
-    found = []
-    if spans:
-        found.append((spans[-1].end(), Candidate(next(filter(None, spans[-1].groups())).strip(), "maths")))
-    if numbers:
-        inside = bool(spans) and spans[-1].start() <= numbers[-1].start() < spans[-1].end()
-        found.append((0 if inside else numbers[-1].end(), Candidate(numbers[-1][0], "number")))
-    yield from (candidate for _, candidate in sorted(found, reverse=True, key=lambda pair: pair[0]))
+def _inside(maths: re.Match[str]) -> str:
+    return next(filter(None, maths.groups()))
 
 
 def _looks_like_maths(span: str) -> bool:
@@ -162,7 +173,7 @@ def _first_statement(rest: str) -> str | None:
     end = _SENTENCE_END.search(rest)
     sentence = rest[: end.start()] if end else rest
     if maths and maths.start() <= len(sentence) and not _WORD.search(_MARKUP.sub(" ", rest[: maths.start()])):
-        inside = next(filter(None, maths.groups())).strip()
+        inside = _inside(maths).strip()
         after = sentence[maths.end() :] if maths.end() < len(sentence) else ""
         alone = maths.start() == 0 and not _MATHS.search(after)
         if _looks_like_maths(inside):

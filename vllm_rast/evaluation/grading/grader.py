@@ -1,19 +1,35 @@
-"""The grader: answers found, compared, and given a status each."""
+"""The grader: answers found, compared, and given a status each.
+
+Most answers are decided in this process, by exact arithmetic and by a parser that evaluates nothing of unbounded size.
+What it cannot read goes to math-verify in a worker process with limits on time and memory. A model's text is never run
+as code.
+"""
 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from fractions import Fraction
+from typing import Any, NamedTuple
 
 from vllm_rast.errors import UserError
-from vllm_rast.evaluation.grading.extract import candidates
+from vllm_rast.evaluation.grading.classes import answer_class
+from vllm_rast.evaluation.grading.compare import Rules
+from vllm_rast.evaluation.grading.decide import Decision, decide, readable, rounding, tree
+from vllm_rast.evaluation.grading.extract import Candidate, after_thinking, candidates, last_boxes
+from vllm_rast.evaluation.grading.lineage import decide_lineage
 from vllm_rast.evaluation.grading.numbers import read_decimal
+from vllm_rast.evaluation.grading.pool import Pool
 
-GRADERS = ("default", "qwen")
+GRADERS = {
+    "default": "the pipeline described in the documentation",
+    "qwen": "the rules of the Qwen2.5-Math lineage, inflated: gold/100, gold*100 and 1e-4 off are right",
+}
 STATUSES = ("ok", "no_answer", "timeout", "error")
-TIMEOUT_S = 3.0  # for one comparison in a worker
+TIMEOUT_S = 3.0  # for one comparison in a worker; those that end at all take milliseconds
+AHEAD = 64  # items graded beyond one that a worker still has
 
 
 @dataclass(frozen=True)
@@ -31,53 +47,151 @@ class GradeItem:
     @classmethod
     def of(cls, problem: Any, prediction: str) -> GradeItem:
         """A prediction for a Problem."""
-        return cls(
-            prediction,
-            problem.gold,
-            problem.kind,
-            problem.ordered,
-            problem.unit,
-            problem.error,
-            problem.boxed_only,
-        )
+        p = problem
+        return cls(prediction, p.gold, p.kind, p.ordered, p.unit, p.error, p.boxed_only)
+
+    @property
+    def gold_text(self) -> str:
+        return self.gold if isinstance(self.gold, str) else ", ".join(self.gold)
 
 
 @dataclass(frozen=True)
 class Grade:
-    """A marked prediction: the answer found, how it was found and compared, its status (see STATUSES), milliseconds."""
+    """A marked prediction.
+
+    answer: what was found, or None
+    how: how it was found and what compared it, as in "box, exact"
+    status: one of STATUSES
+    ms: milliseconds it took
+    answer_class: the same for all ways to write the same answer; it votes in majorities
+    """
 
     correct: bool
     answer: str | None
     how: str
     status: str
     ms: float
+    answer_class: str = ""
+
+
+class _Marked(NamedTuple):
+    """A prediction before its worker, if it needs one, has answered."""
+
+    found: Candidate | None
+    decision: Decision
+    kind: str
+    ms: float
+    ticket: int | None
 
 
 class Grader:
-    """Grades predictions. A context manager: leaving it ends the worker processes, which start when first needed."""
+    """Grades predictions. A context manager: leaving it ends the worker processes, which start when first needed.
+
+    name: one of GRADERS; timeout_s: seconds for one comparison in a worker; workers: their number
+    """
 
     def __init__(self, name: str = "default", timeout_s: float = TIMEOUT_S, workers: int = 2):
         if name not in GRADERS:
             raise UserError(f"--grader {name}: known are {', '.join(GRADERS)}")
-        self.name, self.timeout_s, self.workers = name, timeout_s, workers
+        if not timeout_s > 0:
+            raise UserError(f"--timeout {timeout_s}: the seconds for one comparison must be more than 0")
+        if workers < 1:
+            raise UserError(f"--workers {workers}: at least 1 is needed")
+        self.name = name
+        self._pool = Pool(workers, timeout_s)
 
     def __enter__(self) -> Grader:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        pass
+        self._pool.close()
+
+    def grade(self, item: GradeItem) -> Grade:
+        """The grade of one item."""
+        return next(self.grade_many([item]))
 
     def grade_many(self, items: Iterable[GradeItem]) -> Iterator[Grade]:
-        """One Grade for each item, in order."""
+        """One Grade for each item, in order. Items are taken at most AHEAD beyond the grade that comes next."""
+        marked: deque[_Marked] = deque()
         for item in items:
-            start = time.perf_counter()
-            found = next(candidates(item.prediction, item.boxed_only), None)
-            ms = 1000 * (time.perf_counter() - start)
-            if found is None:
-                yield Grade(False, None, "none", "no_answer", ms)
-            else:
-                value = read_decimal(found.answer.strip(" $."))
-                right = found.answer.strip() == str(item.gold).strip() or (
-                    value is not None and value == read_decimal(str(item.gold))
-                )
-                yield Grade(right, found.answer, found.how, "ok", ms)
+            marked.append(self._mark(item))
+            while marked and (len(marked) > AHEAD or self._is_done(marked[0])):
+                yield self._finish(marked.popleft())
+        while marked:
+            yield self._finish(marked.popleft())
+
+    def _mark(self, item: GradeItem) -> _Marked:
+        start = time.perf_counter()
+        found, decision = _mark_lineage(item) if self.name == "qwen" else _mark(item)
+        ticket = None
+        if found is not None and decision.verdict is None:
+            ticket = self._pool.submit(item.gold_text, found.answer)
+        return _Marked(found, decision, item.kind, 1000 * (time.perf_counter() - start), ticket)
+
+    def _is_done(self, marked: _Marked) -> bool:
+        if marked.ticket is None:
+            return True
+        result = self._pool.result(marked.ticket, wait=False)
+        if result is None:
+            return False
+        self._pool.results[marked.ticket] = result
+        return True
+
+    def _finish(self, marked: _Marked) -> Grade:
+        found = marked.found
+        if found is None:
+            return Grade(False, None, "none", "no_answer", round(marked.ms, 3))
+        if marked.ticket is None:
+            how = f"{found.how}, {marked.decision.tier}"
+            status, correct, ms = "ok", bool(marked.decision.verdict), marked.ms
+        else:
+            result = self._pool.result(marked.ticket, wait=True)
+            assert result is not None
+            detail = f" ({result.detail})" if result.detail else ""
+            how = f"{found.how}, math-verify{detail}"
+            status, correct, ms = result.status, result.correct, marked.ms + result.ms
+        vote = answer_class(found.answer, marked.kind)
+        return Grade(correct, found.answer, how, status, round(ms, 3), vote)
+
+
+def _mark(item: GradeItem) -> tuple[Candidate | None, Decision]:
+    """The answer that counts, and whether it is right. One that cannot be read makes way for the next candidate."""
+    gold = item.gold_text
+    rules = Rules(item.ordered, _tolerance(item))
+    first: tuple[Candidate, Decision] | None = None
+    numeric = item.kind in {"integer", "number"} or _is_number(gold)
+    for candidate in candidates(item.prediction, item.boxed_only, numeric):
+        decision = decide(gold, candidate.answer, rules)
+        if candidate.how == "box" and decision.verdict is not True:
+            joined = _joined_boxes(gold, item.prediction)
+            if joined and decide(gold, joined, rules).verdict:
+                return Candidate(joined, "box"), decide(gold, joined, rules)
+        if decision.verdict is not None or readable(candidate.answer):
+            return candidate, decision
+        first = first or (candidate, decision)
+    return first or (None, Decision(False, "none"))
+
+
+def _mark_lineage(item: GradeItem) -> tuple[Candidate | None, Decision]:
+    found = next(candidates(item.prediction, item.boxed_only, _is_number(item.gold_text)), None)
+    if found is None:
+        return None, Decision(False, "none")
+    return found, decide_lineage(item.gold_text, found.answer)
+
+
+def _is_number(gold: str) -> bool:
+    return read_decimal(gold) is not None
+
+
+def _joined_boxes(gold: str, prediction: str) -> str | None:
+    """Neighbouring boxes as one list, where the gold is a list of as many answers."""
+    node = tree(gold)
+    count = len(node.args) if node is not None and node.kind in {"list", "set"} else 0
+    boxes = last_boxes(after_thinking(prediction), count) if count > 1 else []
+    return ", ".join(boxes) if len(boxes) == count and boxes else None
+
+
+def _tolerance(item: GradeItem) -> Fraction | None:
+    if item.error:
+        return read_decimal(item.error)
+    return rounding(item.gold_text) if item.kind == "rounded" else None
