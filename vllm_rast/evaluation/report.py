@@ -1,13 +1,14 @@
-"""The tables of a report, for the terminal, in Markdown and as JSON."""
+"""The tables of a report: rich text for the terminal, Markdown and JSON for the run folder."""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from vllm_rast.evaluation import paper
 from vllm_rast.evaluation.evaluate import Evaluation
 from vllm_rast.evaluation.intervals import Interval
-from vllm_rast.evaluation.summary import Row, Score, Summary, as_json, table_ks
+from vllm_rast.evaluation.summary import METRICS, Row, Score, Summary, as_json, table_ks
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,8 +23,8 @@ class Table(NamedTuple):
 
 
 NOTE = (
-    "avg@n: mean share of right samples; its two intervals (95 %) are over questions and over decoding noise alone. "
-    "pass@k and maj@k: over all k-subsets, ± over questions."
+    "In percent, ± half the 95 % interval over questions; decoding: over decoding noise alone, the same questions "
+    "decoded again. pass@k and maj@k are exact over all k-subsets of the samples."
 )
 
 
@@ -53,7 +54,7 @@ def tables(evaluation: Evaluation) -> list[Table]:
 def scores_table(title: str, summary: Summary) -> Table:
     """One line for every row."""
     k = min(row.n for row in summary.rows.values())
-    columns = ["row", "questions", "n", "avg@n", "decoding noise", f"pass@{k}", f"maj@{k}"]
+    columns = ["row", "questions", "n", "avg@n", "decoding", f"pass@{k}", f"maj@{k}"]
     columns += ["truncated", "unanswered", "timeouts"]
     return Table(f"{title}", columns, [_score_cells(row, k) for row in summary.rows.values()])
 
@@ -67,8 +68,8 @@ def _score_cells(row: Row, k: int) -> list[str]:
         n,
         with_interval(row.avg),
         half_width(row.avg.ci_decoding),
-        with_interval(row.pass_at_k(k)),
-        with_interval(row.maj_at_k(k)),
+        with_interval(row.score("pass_at_k", k)),
+        with_interval(row.score("maj_at_k", k)),
         *(percent(value) for value in shares),
     ]
 
@@ -117,11 +118,7 @@ def warnings(evaluation: Evaluation) -> list[str]:
 
 def print_tables(evaluation: Evaluation, console: Console | None = None) -> None:
     """Tables and comparisons to the terminal (stdout)."""
-    from rich.console import Console
-
-    console = console or Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 200  # a file or a pipe has no width: never break a table there
+    console = console or make_console()
     for table in tables(evaluation):
         console.print(_rich(table))
     for line in comparison_lines(evaluation.pooled):
@@ -129,6 +126,24 @@ def print_tables(evaluation: Evaluation, console: Console | None = None) -> None
     console.print(NOTE, style="dim", markup=False, soft_wrap=True)
     for line in warnings(evaluation):
         console.print(f"note: {line}", style="yellow", markup=False, soft_wrap=True)
+
+
+def print_paper(evaluation: Evaluation, console: Console | None = None) -> None:
+    """The paper's table with our rows beside it, to the terminal (stdout)."""
+    console = console or make_console()
+    table, notes = paper_table(evaluation)
+    console.print(_rich(table))
+    for note in notes:
+        console.print(note, style="dim", markup=False, soft_wrap=True)
+
+
+def make_console() -> Console:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 200  # a file or a pipe has no width: never break a table there
+    return console
 
 
 def _rich(table: Table):
@@ -161,13 +176,90 @@ def _markdown_line(row: list[str], widths: list[int]) -> str:
     return "| " + " | ".join(padded) + " |"
 
 
+def markdown_report(evaluation: Evaluation, against_paper: bool = False) -> str:
+    """The whole report as Markdown; its pictures lie beside it."""
+    parts = [f"# {evaluation.title}"]
+    for run in evaluation.runs:
+        parts.append("\n".join(f"- {name}: `{formula}`" for name, formula in formulas(run.config).items()))
+        parts.append(settings(run.config))
+    for table in tables(evaluation):
+        parts += [f"## {table.title}", markdown(table)]
+    parts.append("\n".join(f"- {line}" for line in comparison_lines(evaluation.pooled)))
+    parts += [NOTE, "\n".join(f"> {line}" for line in warnings(evaluation))]
+    parts += ["![pass@k](pass_at_k.png)", "![maj@k](maj_at_k.png)"]
+    for name, summary in evaluation.benchmarks.items():
+        table = curve_table(f"{name}: against k", summary)
+        parts += [f"## {table.title}", markdown(table)]
+    if against_paper:
+        table, notes = paper_table(evaluation)
+        parts += [f"## {table.title}", markdown(table), "\n".join(f"- {note}" for note in notes)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def formulas(config: dict[str, Any]) -> dict[str, str]:
+    """What each row of a run decodes with."""
+    return {name: str(row.get("formula", row.get("alpha"))) for name, row in config["rows"].items()}
+
+
+def settings(config: dict[str, Any]) -> str:
+    """Template, sampling and versions of a run, in a line."""
+    shown = {
+        "template": config.get("template"),
+        "backend": config.get("backend"),
+        "seed": config.get("seed"),
+        **{name: value for name, value in config.get("sampling", {}).items() if name != "n"},
+        **config.get("versions", {}),
+    }
+    return ", ".join(f"{name} {value}" for name, value in shown.items() if value is not None)
+
+
+def paper_table(evaluation: Evaluation) -> tuple[Table, list[str]]:
+    """The paper's rows with recovery rates recomputed, ours below the row they repeat, and notes on odd cells."""
+    odd = paper.oddities()
+    ours: dict[str, list[str]] = {}
+    for run in evaluation.runs:
+        for name, row in run.config["rows"].items():
+            if (match := paper.match(str(row.get("formula", "")))) and name in evaluation.pooled.rows:
+                ours.setdefault(match.name, []).append(name)
+    lines = []
+    for row in paper.TABLE:
+        marks = ["*" if (row.name, benchmark) in odd else "" for benchmark in paper.BENCHMARKS]
+        rates = paper.recovery_rates(row)
+        cells = [f"{score}{mark}" for score, mark in zip(row.scores, marks, strict=True)]
+        if rates:
+            cells = [f"{cell} ({rate:.0f} %)" for cell, rate in zip(cells, rates, strict=True)]
+        mean = paper.averaged_recovery_rate(row)
+        lines.append([row.name, *cells, "" if mean is None else f"{mean:.1f} %"])
+        lines += [_our_line(evaluation, name) for name in ours.get(row.name, [])]
+    notes = [f"* {row}, {benchmark}: {why}" for (row, benchmark), why in odd.items()]
+    if not ours:
+        notes.insert(0, "none of these rows uses the paper's models: the table stands alone")
+    title = "RAST paper (arXiv 2506.15710): accuracy and recovery rate, recomputed from the accuracies"
+    return Table(title, ["row", *paper.TITLES, "mean recovery"], lines), notes
+
+
+def _our_line(evaluation: Evaluation, name: str) -> list[str]:
+    cells, rates = [], []
+    for benchmark in paper.BENCHMARKS:
+        summary = evaluation.benchmarks.get(benchmark)
+        row = summary.rows.get(name) if summary else None
+        recovery = summary.recovery(name) if summary and name in summary.recovering else None
+        rate = f" ({100 * recovery.value:.0f} %)" if recovery and recovery.value is not None else ""
+        rates += [recovery.value] if recovery and recovery.value is not None else []
+        cells.append(with_interval(row.avg) + rate if row else "")
+    whole = len(rates) == len(paper.BENCHMARKS)
+    return [f"  ours: {name}", *cells, percent(sum(rates) / len(rates)) if whole else ""]
+
+
 def curve_table(title: str, summary: Summary) -> Table:
     """pass@k and maj@k of every row at the powers of two."""
     ks = table_ks(max(row.n for row in summary.rows.values()))
     rows = []
     for row in summary.rows.values():
-        for label, metric in (("pass@k", row.pass_at_k), ("pass^k", row.pass_hat_k), ("maj@k", row.maj_at_k)):
-            rows.append([f"{row.name}, {label}", *(with_interval(metric(k)) if k <= row.n else "" for k in ks)])
+        for metric, label in METRICS.items():
+            rows.append(
+                [f"{row.name}, {label}", *(with_interval(row.score(metric, k)) if k <= row.n else "" for k in ks)]
+            )
     return Table(title, ["row", *(f"k = {k}" for k in ks)], rows)
 
 

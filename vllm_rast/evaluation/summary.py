@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -22,6 +22,8 @@ from .intervals import (
 )
 from .metrics import Floats
 
+METRICS = {"pass_at_k": "pass@k", "pass_hat_k": "pass^k", "maj_at_k": "maj@k"}
+COUNTED: dict[str, metrics.Metric] = {"pass_at_k": metrics.pass_at_k, "pass_hat_k": metrics.pass_hat_k}
 CURVE_POINTS = 64  # more values of k than this would not be told apart in a plot
 
 
@@ -82,21 +84,22 @@ class Row:
 
     @cached_property
     def avg(self) -> Score:
-        values = metrics.avg_at_n(*self.counts)
-        variances = metrics.leave_one_out(metrics.pass_at_k, *self.counts, 1)
-        return _score(values, variances)
+        return self.score("pass_at_k", 1)  # pass@1 is avg@n
 
-    def pass_at_k(self, k: int) -> Score:
-        return self._counted(metrics.pass_at_k, k)
+    def values(self, metric: str, k: int) -> Floats:
+        """A metric of METRICS at k for each question [questions]; ValueError where k > n."""
+        if metric == "maj_at_k":
+            return votes.maj_values(self.ballots, k)
+        return COUNTED[metric](*self.counts, k)
 
-    def pass_hat_k(self, k: int) -> Score:
-        return self._counted(metrics.pass_hat_k, k)
-
-    def maj_at_k(self, k: int) -> Score:
-        return _score(votes.maj_values(self.ballots, k), votes.leave_one_vote_out(self.ballots, k))
-
-    def _counted(self, metric: metrics.Metric, k: int) -> Score:
-        return _score(metric(*self.counts, k), metrics.leave_one_out(metric, *self.counts, k))
+    def score(self, metric: str, k: int) -> Score:
+        """A metric of METRICS at k with its error bars."""
+        values = self.values(metric, k)
+        if metric == "maj_at_k":
+            variances = votes.leave_one_vote_out(self.ballots, k)
+        else:
+            variances = metrics.leave_one_out(COUNTED[metric], *self.counts, k)
+        return Score(float(values.mean()), over_questions(values), over_decoding(values, variances))
 
     def means(self, questions: Sequence[tuple[str, str]]) -> Floats:
         """Share of right samples of the given questions [questions]."""
@@ -207,23 +210,14 @@ def _row_json(row: Row, recovery: Recovery | None) -> dict[str, Any]:
         "questions": len(row.questions),
         "samples": row.samples,
     }
-    curves: tuple[tuple[str, Callable[[int], Score]], ...] = (
-        ("pass_at_k", row.pass_at_k),
-        ("pass_hat_k", row.pass_hat_k),
-        ("maj_at_k", row.maj_at_k),
-    )
-    for key, metric in curves:
-        scores = {str(k): metric(k) for k in table_ks(row.n)}
-        result[key] = {k: score.value for k, score in scores.items()}
-        result[f"{key}_ci"] = {k: score.ci for k, score in scores.items()}
-        result[f"{key}_ci_decoding"] = {k: score.ci_decoding for k, score in scores.items()}
+    for metric in METRICS:
+        scores = {str(k): row.score(metric, k) for k in table_ks(row.n)}
+        result[metric] = {k: score.value for k, score in scores.items()}
+        result[f"{metric}_ci"] = {k: score.ci for k, score in scores.items()}
+        result[f"{metric}_ci_decoding"] = {k: score.ci_decoding for k, score in scores.items()}
     for share in ("truncated", "unanswered", "timeouts", "errors"):
         result[share] = getattr(row, share) / row.samples
     result["tokens_per_sample"] = row.tokens / row.samples
     if recovery:
         result["recovery_rate"], result["recovery_rate_ci"] = recovery.value, recovery.ci
     return result
-
-
-def _score(values: Floats, variances: Floats) -> Score:
-    return Score(float(values.mean()), over_questions(values), over_decoding(values, variances))
