@@ -177,6 +177,13 @@ def test_more_of_the_same_may_be_asked(tmp_path):
     assert RunFolder(run).done() == {Key("maths", "base", "p", number) for number in range(3)}
 
 
+def test_without_samples_any_option_may_change(tmp_path):
+    RunFolder.open(tmp_path, CONFIG).close()
+    RunFolder.open(tmp_path, changed("seed", to=5)).close()
+    assert RunFolder(tmp_path).config["seed"] == 5
+    assert RunFolder(tmp_path).config["config_hash"] != config_hash(CONFIG)
+
+
 def test_resuming_can_be_forbidden(tmp_path):
     RunFolder.open(tmp_path, CONFIG, resume=False).close()
     filled(tmp_path)

@@ -104,7 +104,7 @@ def command(arguments: Sequence[str]) -> str:
 
 
 def fail(code: int, message: str, prefix: str = "error: ") -> int:
-    print(f"vllm-rast: {prefix}{' '.join(message.split())}", file=sys.stderr, flush=True)
+    print(f"vllm-rast: {prefix}{message}", file=sys.stderr, flush=True)
     return code
 
 

@@ -54,6 +54,7 @@ SPEED_OPTIONS = frozenset(
         "max_num_batched_tokens",
         "max_num_seqs",
         "tensor_parallel_size",
+        "use_tqdm_on_load",
     }
 )
 
@@ -123,7 +124,10 @@ class RunFolder:
                 raise UserError(f"--run {path}: there is {SAMPLES} but no {CONFIG}; name another folder")
             if samples.size and not resume:
                 raise UserError(f"--run {path} already holds samples; name another folder")
-            config = dict(config, config_hash=config_hash(config)) if old is None else merge(old, config, path)
+            if old is None or not samples.size:  # nothing yet that a changed option could contradict
+                config = dict(config, config_hash=config_hash(config))
+            else:
+                config = merge(old, config, path)
             if config != old:
                 write_atomically(Path(path) / CONFIG, to_json(config))
         except BaseException:
