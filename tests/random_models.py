@@ -14,7 +14,10 @@ WORDS = ["<pad>", "<eos>", "<unk>"] + [f"w{i}" for i in range(NUM_TOKENS - 3)]
 
 
 def make_tokenizer(words: list[str] = WORDS) -> PreTrainedTokenizerFast:
-    """A word-level tokenizer; ids in the order of the words."""
+    """A word-level tokenizer; ids in the order of the words.
+
+    transformers reads it back only beside a `llama` model: for `qwen2` it insists on Qwen's own way of splitting text.
+    """
     backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     backend.decoder = decoders.Fuse()
