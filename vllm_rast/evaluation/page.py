@@ -50,13 +50,10 @@ def page_data(evaluation: Evaluation) -> dict[str, Any]:
     row_place = {row: i for i, row in enumerate(rows)}
     samples = sorted(evaluation.samples, key=lambda s: (place[s.benchmark, s.problem], row_place[s.row], s.sample))
     benchmarks = list(evaluation.benchmarks)
-    compared = [rows.index("base"), rows.index("rast")] if {"base", "rast"} <= set(rows) else None
-    if compared is None and len(rows) > 1:
-        compared = [0, len(rows) - 1]
     return {
         "rows": rows,
         "benchmarks": benchmarks,
-        "compared": compared,
+        "compared": compared_rows(rows),
         "curves": {name: curves(summary) for name, summary in evaluation.benchmarks.items()},
         "problems": [
             [benchmarks.index(p.benchmark), p.id, p.family, p.question, gold_text(p.gold)]
@@ -65,6 +62,16 @@ def page_data(evaluation: Evaluation) -> dict[str, Any]:
         "starts": starts([place[s.benchmark, s.problem] for s in samples], len(keys)),
         **columns(samples, row_place),
     }
+
+
+def compared_rows(rows: Sequence[str]) -> list[int] | None:
+    """Places of the two rows whose difference readers look at first: `base` and `rast`, else the first and the last."""
+    if len(rows) < 2:
+        return None
+    base = rows.index("base") if "base" in rows else 0
+    mixes = [i for i, row in enumerate(rows) if row.startswith("rast") and i != base]
+    others = [i for i in range(len(rows)) if i != base]
+    return [base, mixes[0] if mixes else others[-1]]
 
 
 def columns(samples: Sequence[GradedSample], row_place: dict[str, int]) -> dict[str, Any]:
