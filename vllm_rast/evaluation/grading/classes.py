@@ -18,7 +18,7 @@ from vllm_rast.evaluation.grading.numbers import read_decimal
 from vllm_rast.evaluation.grading.parse import Node, parse
 from vllm_rast.evaluation.grading.regions import looks_like_region, region
 from vllm_rast.evaluation.grading.tokens import Unreadable
-from vllm_rast.evaluation.grading.values import TooLarge, Undefined, digits, point, symbols, value
+from vllm_rast.evaluation.grading.values import TooLarge, Undefined, digits, points, symbols, value
 from vllm_rast.evaluation.grading.words import spelt
 
 SHOWN = 15  # significant digits of an irrational number
@@ -78,7 +78,7 @@ def _formula_class(node: Node) -> str:
     names = symbols(node)
     if not names:
         return _shown(value(node))
-    values = [_shown(value(node, point(names, number))) for number in range(2)]
+    values = [_shown(value(node, at)) for at in points(node)[:2]]
     return f"{','.join(sorted(names))}: {hashlib.sha256(' '.join(values).encode()).hexdigest()[:16]}"
 
 

@@ -1,7 +1,7 @@
 """Two answers compared, a gold and a model's: True, False, or None where this module cannot decide.
 
 Structure is compared here and by the gold's rules: a pair is not a set, an interval not its closure. Formulas are the
-same if they have the same values at POINTS points; those without unknowns are compared exactly or to 50 digits.
+same if they have the same values at several points; those without unknowns are compared exactly or to 50 digits.
 """
 
 from __future__ import annotations
@@ -17,12 +17,11 @@ from vllm_rast.evaluation.grading.parse import Node, num
 from vllm_rast.evaluation.grading.regions import INEQUALITIES, looks_like_region, region, same_region, unknown_of
 from vllm_rast.evaluation.grading.tokens import Unreadable
 from vllm_rast.evaluation.grading.values import (
-    POINTS,
     TooLarge,
     Undefined,
     is_real,
     parts,
-    point,
+    points,
     real,
     same_value,
     symbols,
@@ -332,7 +331,8 @@ def _relations(gold: Node, answer: Node, rules: Rules) -> Verdict:
         return _same(gold, unnamed(answer), rules)
     if members[-1].kind == "sym" and "~" not in operators:
         return _same(gold, members[0], rules)
-    if symbols(gold) or not any(map(symbols, members)):  # 2 + 3 = 5, and x + x = 2x where the gold is 2x
+    chain = len(members) > 2 or not any(map(symbols, members)) or not _contains(members[0], {"num"})
+    if symbols(gold) or chain:  # 2 + 3 = 5, a + b = 4; x + x = 2x where the gold is 2x
         return _same(gold, members[operators.index("~") if "~" in operators else -1], rules)
     return False
 
@@ -367,7 +367,9 @@ def _ends(relation: Node) -> tuple[Node, Node]:
 def _rename_argument(gold_name: Node, answer: Node) -> Node | None:
     """f(n) = n for f(x) = x: the answer with the gold's argument, or None where the names are not of that form."""
     name = answer.args[1][0]
-    if not (name.kind == gold_name.kind == "mul" and name.args[0] == gold_name.args[0]):
+    if name.kind != "mul" or gold_name.kind != "mul":
+        return None
+    if name.args[0] != gold_name.args[0] or name.args[0].kind != "sym":
         return None
     old, new = name.args[1], gold_name.args[1]
     if old.kind != "sym" or new.kind != "sym":
@@ -406,14 +408,12 @@ def _inequalities(gold: Node, answer: Node) -> Verdict:
 
 def _proportional(a: Node, b: Node, signed: bool) -> Verdict:
     """Whether a is a constant multiple of b (a positive one if `signed`) as functions of their unknowns."""
-    names = symbols(a) | symbols(b)
-    if symbols(a) != symbols(b) or not names:
+    if symbols(a) != symbols(b) or not symbols(a):
         return False
     ratio = None
     seen = 0
-    for number in range(POINTS):
+    for at in points(a, b):
         try:
-            at = point(names, number)
             x, y = value(a, at), value(b, at)
         except Undefined:
             continue
@@ -449,25 +449,26 @@ def _bases(gold: Node, answer: Node, rules: Rules) -> Verdict:
     """A number in a base is the same only as a number in a base."""
     if "rel" in {gold.kind, answer.kind}:
         return _relations(gold, answer, rules)
-    return gold.kind == answer.kind and value(gold) == value(answer)
+    if gold.kind != answer.kind or max(gold.args[1], answer.args[1]) > 36:
+        return False
+    return value(gold) == value(answer)
 
 
 def _same_formula(gold: Node, answer: Node, rules: Rules) -> Verdict:
     if "empty" in {gold.kind, answer.kind} or "inf" in {gold.kind, answer.kind}:
         return gold == answer
-    names = symbols(gold) | symbols(answer)
-    if not names:
+    if not symbols(gold) and not symbols(answer):
         return _same_number(gold, answer, rules)
     agreed = 0
-    for number in range(POINTS):
-        at = point(names, number)
+    tried = points(gold, answer)
+    for at in tried:
         try:
             a, b = value(gold, at), value(answer, at)
         except Undefined:
             continue
         if same_value(a, b):
             agreed += 1
-        elif number < POINTS - 1 or (is_real(a) and is_real(b)):  # at negative points sqrt(x^2) and x may part
+        elif at is not tried[-1] or (is_real(a) and is_real(b)):  # at negative values, roots and logarithms may part
             return False
     return True if agreed >= 2 else None
 

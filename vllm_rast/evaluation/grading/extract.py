@@ -15,7 +15,7 @@ BARE_WORDS = 4  # an output of one line with at most so many words is an answer,
 BARE_CHARS = 400
 
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*(?=\{)")
-_BRACELESS_BOX = re.compile(r"\\boxed\s+([^\s${}]+)|\\boxed(\d)(?=\W|$)")
+_BRACELESS_BOX = re.compile(r"\\boxed\s*([^\s${}\\A-Za-z][^\s${}\\]*|\s[^\s${}\\]+)")
 _JOINED = re.compile(
     r"[\s$,;:\\.()\[\]*&]*(?:and|or|\\text\{\s*(?:and|or)\s*\})?[\s$,;:\\.()\[\]*&]*(?:[A-Za-z]\w*\s*=\s*)?[\s$\\]*"
 )
@@ -29,7 +29,7 @@ _PHRASE = re.compile(
 _STRONG_PHRASE = re.compile(r"answer", re.IGNORECASE)
 _MATHS = re.compile(r"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)|(?<!\\)\$([^$]+?)(?<!\\)\$", re.DOTALL)
 _NUMBER = re.compile(
-    r"(?:(?<![\w.)\]}])(?<![\w.)\]}]\s)[-\u2212]\s*(?:\\?\$\s*)?)?"
+    r"(?:(?<![\w.)\]}])[-\u2212](?:\\?\$)?)?"
     r"(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d+\b)?(?:\s*/\s*\d+(?![\d/]))?"
 )
 _WORD = re.compile(r"[A-Za-z]{2,}")
@@ -100,7 +100,7 @@ def candidates(output: str, boxed_only: bool = False, numeric: bool = False) -> 
     box = last_box(text) or last_box(output)
     if box is None and not boxed_only:
         braceless = list(_BRACELESS_BOX.finditer(text))
-        box = (braceless[-1][1] or braceless[-1][2]) if braceless else None
+        box = braceless[-1][1].strip() if braceless else None
     if box is not None:
         yield Candidate(box, "box")
     if box is not None or boxed_only:

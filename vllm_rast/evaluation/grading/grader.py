@@ -159,6 +159,8 @@ def _mark(item: GradeItem) -> tuple[Candidate | None, Decision]:
     gold = item.gold_text
     rules = Rules(item.ordered, _tolerance(item))
     first: tuple[Candidate, Decision] | None = None
+    if _squeezed(item.prediction) == _squeezed(gold) and gold and not item.boxed_only:
+        return Candidate(item.prediction.strip(), "bare"), Decision(True, "text")
     numeric = item.kind in {"integer", "number"} or _is_number(gold)
     for candidate in candidates(item.prediction, item.boxed_only, numeric):
         decision = decide(gold, candidate.answer, rules)
@@ -177,6 +179,10 @@ def _mark_lineage(item: GradeItem) -> tuple[Candidate | None, Decision]:
     if found is None:
         return None, Decision(False, "none")
     return found, decide_lineage(item.gold_text, found.answer)
+
+
+def _squeezed(text: str) -> str:
+    return "".join(text.split())
 
 
 def _is_number(gold: str) -> bool:

@@ -18,9 +18,18 @@ def _is_name(node: Node) -> bool:
         return True
     if node.kind == "seq":
         return all(_is_name(part) for part in node.args[2:])
+    if node.kind == "mul" and _is_figure(node):
+        return True
     if node.kind == "mul":
         return node.args[0].kind == "sym" and node.args[1].kind in {"sym", "num", "seq"}
     return False
+
+
+def _is_figure(node: Node) -> bool:
+    """Points of a figure: AB, \\angle ABC."""
+    if node.kind == "mul":
+        return all(map(_is_figure, node.args))
+    return node.kind == "sym" and (node.args[0] in {"angle", "triangle", "m"} or node.args[0][:1].isupper())
 
 
 def unnamed(node: Node) -> Node:

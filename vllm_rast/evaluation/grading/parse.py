@@ -141,13 +141,14 @@ class _Parser:
             return _word(self.tokens)
         if first == 0:
             return self._words_first()
-        rest = [t for t in self.tokens[first:]]
+        rest = self.tokens[first:]
         if any(t.text in RELATIONS and t.kind != "word" for t in rest):
             return self._words_in_relation()
         head = self.tokens[:first]
         while head and head[-1].text in {"/", "\\cdot", "*", "("} and head[-1].kind != "word":
             head = head[:-1]
-        if not head or head[-1].text in {"+", "-", "^", "_", "="}:
+        signs = [t.text for i, t in enumerate(rest) if t.kind == "sign" and not _depth_at(rest, i)]
+        if not head or head[-1].text in {"+", "-", "^", "_", "="} or "+" in signs or "=" in signs:
             raise Unreadable("words in the middle of a formula")
         return Node("unit", (self.sub(head).whole_relation(), " ".join(t.text for t in rest)))
 
@@ -238,6 +239,8 @@ class _Parser:
                 node = Node("div", (node, self.signed_power()))
             elif token.text in {"\\bmod", "\\pmod", "\\mod"}:
                 raise Unreadable("modulo")
+            elif token.text == "U" and node.kind == "seq":
+                return node
             elif self.starts_factor(token):
                 node = self.implicit(node)
             else:
@@ -309,7 +312,7 @@ class _Parser:
         if node.kind == "num":
             digits = self.tokens[start - 2].text
             base = _BASES.get(text.lower().removeprefix("base"), text.removeprefix("base"))
-            if digits.isdigit() and base.isdigit() and 2 <= int(base) <= 36:
+            if digits.isdigit() and base.isdigit() and len(base) < 4 and int(base) > 1:
                 return Node("base", (digits.lstrip("0") or "0", int(base)))
             raise Unreadable("an index on a number")
         return Node("sym", (f"{_name(node)}_{text}",))

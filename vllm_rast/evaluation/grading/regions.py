@@ -37,7 +37,9 @@ def looks_like_region(node: Node) -> bool:
     if node.kind == "rel":
         operators = set(node.args[0])
         return bool(operators & INEQUALITIES) or operators == {"in"}
-    return node.kind == "list" and all(looks_like_region(item) or _is_pair(item) for item in node.args)
+    if node.kind != "list" or not all(looks_like_region(item) or _is_pair(item) for item in node.args):
+        return False
+    return any(map(looks_like_region, node.args))
 
 
 def region(node: Node) -> Region:

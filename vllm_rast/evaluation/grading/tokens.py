@@ -42,10 +42,10 @@ _PLAIN_COMMANDS = {  # words that people type for commands
 }  # fmt: skip
 SHORT_WORDS = word_set(
     "yes no odd one two six ten day mon tue wed thu fri sat sun dne men may the is at of to in as by if all any none"
-    " hrs hr min sec mph cm mm km kg mg ml ft lb lbs oz nm Hz eV kJ kW cal mol rad deg am pm AM PM USD usd per box boy"
-    " man cat dog car pen cup red not nor non"
+    " an are has was hrs hr min sec mph cm mm km kg mg ml ft lb lbs oz nm Hz eV kJ kW cal mol rad deg am pm"
+    " AM PM USD usd per box boy man cat dog car pen cup red not nor non"
 )
-_UNITS_AFTER_NUMBERS = word_set("cm mm km kg mg ml mL nm ft lb lbs oz Hz eV kJ kW am pm AM PM in yd mi hr")
+_UNITS_AFTER_NUMBERS = word_set("st nd rd th cm mm km kg mg ml mL nm ft lb lbs oz Hz eV kJ kW am pm AM PM in yd mi hr")
 _RUN = re.compile(
     r"^([a-zA-Z]?)(arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|pi)([a-zA-Z]?)$"
 )
@@ -108,7 +108,9 @@ def _plain(match: re.Match[str], tokens: list[Token]) -> None:
     elif match["escaped"]:
         tokens.append(Token("cmd", "\\" + match["escaped"]))
     elif match["run"]:
-        tokens.extend(_split_run(match["run"], bool(tokens) and tokens[-1].kind == "num"))
+        around = match.string[max(match.start() - 1, 0) : match.start()] + match.string[match.end() : match.end() + 1]
+        inside = any(char in "^_{}()|" for char in around)
+        tokens.extend(_split_run(match["run"], bool(tokens) and tokens[-1].kind == "num", inside))
     elif match["dots"]:
         tokens.append(Token("letter", "..."))
     elif match["sign"] != '"':
@@ -179,8 +181,11 @@ def _as_word(token: Token) -> Token:
     return Token("word", token.text) if token.kind == "letter" else token
 
 
-def _split_run(run: str, after_number: bool) -> list[Token]:
-    """Letters typed together: a function, a unit, a word, or a product of symbols."""
+def _split_run(run: str, after_number: bool, inside: bool) -> list[Token]:
+    """Letters typed together: a function, a unit, a word, or a product of symbols.
+
+    `inside`: brackets or a power touch them, as in e^{at}, so that short ones are no words.
+    """
     if run in _PLAIN_COMMANDS:
         return [Token("cmd", _PLAIN_COMMANDS[run])]
     if run.lower() in {"and", "or"}:
@@ -197,6 +202,6 @@ def _split_run(run: str, after_number: bool) -> list[Token]:
         parts = [Token("letter", before)] if before else []
         parts.append(Token("cmd", "\\" + name))
         return parts + ([Token("letter", after)] if after else [])
-    if len(run) > 3 or run.lower() in SHORT_WORDS:
+    if len(run) > 3 or (run.lower() in SHORT_WORDS and not (inside and len(run) == 2)):
         return [Token("word", run)]
     return [Token("letter", letter) for letter in run]

@@ -30,6 +30,11 @@ for _kind, _names in {
 _POWERS = {"square": 2, "sq": 2, "squared": 2, "cubic": 3, "cubed": 3}
 
 
+def _power(words: list[str]) -> int:
+    """The power that a unit is written with; 0 where none is."""
+    return next((int(w) if w.isdigit() else _POWERS[w] for w in words if w.isdigit() or w in _POWERS), 0)
+
+
 def factor(gold: str, answer: str) -> Fraction | None:
     """What takes a number in the answer's unit to the gold's: 1 where a unit is unknown, None where they clash.
 
@@ -40,15 +45,17 @@ def factor(gold: str, answer: str) -> Fraction | None:
         return Fraction(1)
     if known_gold[0] != known_answer[0]:
         return None
-    power = max(known_gold[2], known_answer[2])
+    powers = {known_gold[2], known_answer[2]} - {0}
+    if len(powers) > 1:  # one that is left out is no clash: 15 cm for 15 cm^2
+        return None
+    power = powers.pop() if powers else 1
     return (known_answer[1] / known_gold[1]) ** power
 
 
 def _known(unit: str) -> tuple[str, Fraction, int] | None:
-    """(what it measures, size, power) of a unit that stands alone, else None."""
+    """(what it measures, size, power or 0) of a unit that stands alone, else None."""
     words = re.findall(r"[a-z]+|\d+", unit.lower())
-    power = next((_POWERS[w] for w in words if w in _POWERS), 1)
-    power = next((int(w) for w in words if w.isdigit() and 0 < int(w) < 4), power)
+    power = _power(words)
     names = [w for w in words if not w.isdigit() and w not in _POWERS]
     if len(names) != 1:
         return None

@@ -23,7 +23,8 @@ MAX_BITS = 60_000  # of an exact number
 MAX_POWER = 100_000  # exponent of anything that is not exact
 MAX_FACTORIAL = 3000
 MAX_NODES = 1500
-POINTS = 4  # values tried for the symbols of a formula
+POINTS = 4  # values tried for the symbols of a formula, the last ones negative
+STEPPED_POINTS = 16  # for formulas with steps, which agree at many points without being the same
 
 Value = Any  # Fraction or mpc
 
@@ -60,15 +61,21 @@ def parts(node: Node) -> Iterator[Node]:
             yield from (part for part in arg if isinstance(part, Node))
 
 
-def point(names: frozenset[str], number: int) -> dict[str, Fraction]:
-    """Values for symbols, the same for the same name everywhere. The last point has negative values."""
-    sign = -1 if number == POINTS - 1 else 1
-    return {name: sign * _coordinate(name, number) for name in names}
+def points(*nodes: Node) -> list[dict[str, Fraction]]:
+    """Values for the symbols of some formulas, the same for the same name everywhere; the last point's are negative."""
+    names = frozenset().union(*map(symbols, nodes))
+    count = STEPPED_POINTS if any(map(_has_steps, nodes)) else POINTS
+    return [{name: _coordinate(name, number) for name in names} for number in (*range(count - 1), -1)]
 
 
 def _coordinate(name: str, number: int) -> Fraction:
-    seed = zlib.crc32(f"{name}/{number}".encode())
-    return Fraction(300 + seed % 1409, 701)  # between 0.4 and 2.4, with a denominator that occurs in no answer
+    """A rational between 0.4 and 2.4, or further out for odd numbers, with a denominator that occurs in no answer."""
+    seed = 300 + zlib.crc32(f"{name}/{number}".encode()) % 1409
+    return Fraction(-seed if number < 0 else seed * (1 + 3 * (number % 4)) if number % 2 else seed, 701)
+
+
+def _has_steps(node: Node) -> bool:
+    return node.args[:1] in {("floor",), ("ceil",)} or any(map(_has_steps, parts(node)))
 
 
 def value(node: Node, at: Mapping[str, Value] | None = None) -> Value:
