@@ -35,7 +35,7 @@ class StubGrader:
         status = "timeout" if "TIMEOUT" in text else "error" if "ERROR" in text else "ok"
         status = "no_answer" if status == "ok" and answer is None else status
         how = "the last box" if answer else "no box"
-        return Grade(status == "ok" and answer == gold, answer, how, status, ms=0.1)
+        return Grade(status == "ok" and answer == gold, answer, how, status, ms=0.1, answer_class=answer or "")
 
 
 @pytest.fixture

@@ -173,6 +173,36 @@ def test_a_sample_without_its_problem_is_a_usage_error(run):
         evaluate(run)
 
 
+def without_answers(run: Path, ids: str) -> None:
+    """Take the golds of some problems away, as in a file of bare prompts."""
+    problems = [json.loads(line) for line in (run / "problems.jsonl").read_text().splitlines()]
+    lines = [json.dumps(p | {"gold": "" if p["id"] in ids.split() else p["gold"]}) for p in problems]
+    (run / "problems.jsonl").write_text("\n".join(lines) + "\n")
+
+
+def test_problems_without_an_answer_are_left_out_and_told(run, capsys):
+    without_answers(run, "q1 q2")
+    assert evaluate(run) == 0
+    assert "32 samples of problems without an answer" in capsys.readouterr().out
+    assert len(evaluate_runs([run]).pooled.rows["rast"].questions) == 10
+
+
+def test_a_run_without_any_answer_is_a_usage_error(run):
+    without_answers(run, " ".join(f"q{i}" for i in range(12)))
+    with pytest.raises(UserError, match='add "answer"'):
+        evaluate(run)
+
+
+def test_the_default_grader_marks_a_run(tmp_path):
+    evaluation = evaluate_runs([write_run(tmp_path / "demo", questions=4, n=2)])
+    golds = {problem.id: problem.gold for problem in evaluation.runs[0].problems()}
+    assert evaluation.grader.startswith("default/")
+    for sample in evaluation.samples:
+        assert sample.correct == (f"\\boxed{{{golds[sample.problem]}}}" in sample.text)
+        assert sample.status == ("ok" if "boxed" in sample.text else "no_answer")
+        assert sample.vote == (sample.answer if "boxed" in sample.text else None)
+
+
 def test_several_benchmarks_are_pooled_and_told_apart(tmp_path, stub_grader, capsys):
     run = write_run(tmp_path / "two", benchmarks=("first", "second"), questions=5)
     assert evaluate(run, "--json") == 0

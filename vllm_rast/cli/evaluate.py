@@ -43,9 +43,9 @@ def add_arguments(subparsers: argparse._SubParsersAction[argparse.ArgumentParser
 
 def add_grader_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of grading that `evaluate` and `report` share."""
-    parser.add_argument("--grader", default="default", help="rules to grade by (default: %(default)s)")
-    parser.add_argument("--grader-timeout", type=float, metavar="S", help="seconds the grader may take for one answer")
-    parser.add_argument("--grader-workers", type=int, metavar="N", help="processes that grade")
+    parser.add_argument("--grader", default="default", help="default, or qwen for the published lineage's rules")
+    parser.add_argument("--timeout", type=float, metavar="S", help="seconds the grader may take for one comparison")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes for answers that need a worker")
     parser.add_argument("--regrade", action="store_true", help="grade everything anew")
 
 
@@ -56,8 +56,8 @@ def main(args: argparse.Namespace) -> int:
     evaluation = evaluate_runs(
         args.runs,
         grader=args.grader,
-        timeout_s=args.grader_timeout,
-        workers=args.grader_workers,
+        timeout_s=args.timeout,
+        workers=args.workers,
         regrade=args.regrade,
     )
     for row, _ in args.fail_below:

@@ -35,8 +35,8 @@ def main(args: argparse.Namespace) -> int:
     evaluation = evaluate_runs(
         args.runs,
         grader=args.grader,
-        timeout_s=args.grader_timeout,
-        workers=args.grader_workers,
+        timeout_s=args.timeout,
+        workers=args.workers,
         regrade=args.regrade,
     )
     report.print_tables(evaluation)

@@ -20,6 +20,7 @@ class Evaluation:
     runs: list[RunFolder]
     grader: str
     samples: list[GradedSample]
+    without_gold: int
     pooled: Summary
     benchmarks: dict[str, Summary]
 
@@ -52,9 +53,12 @@ def evaluate_runs(
                 grade_run(run.path, grader, timeout_s=timeout_s, workers=workers, regrade=regrade, progress=progress)
             )
     samples = merge_runs([(name, run.samples) for name, run in zip(names, graded, strict=True)])
-    require_samples(samples, paths)
+    without_gold = sum(run.without_gold for run in graded)
+    require_samples(samples, without_gold, paths)
     order = list(dict.fromkeys(row for run in runs for row in run.config["rows"]))
-    return Evaluation(runs, graded[0].grader, samples, summarize(samples, order), by_benchmark(samples, order))
+    return Evaluation(
+        runs, graded[0].grader, samples, without_gold, summarize(samples, order), by_benchmark(samples, order)
+    )
 
 
 def run_names(runs: Sequence[RunFolder]) -> list[str]:

@@ -20,9 +20,10 @@ Progress = Callable[[int, int], None]  # (graded so far, to grade)
 
 
 class Graded(NamedTuple):
-    """A graded run: how many samples were marked now, the grader as "name/version", every sample with its grade."""
+    """A graded run: samples marked now, those of problems without a gold, the grader as "name/version", all grades."""
 
     new: int
+    without_gold: int
     grader: str
     samples: list[GradedSample]
 
@@ -48,26 +49,38 @@ def grade_run(
     run = RunFolder(path)
     identity = grader_identity(grader)
     grades = {} if regrade else read_grades(run, identity)
-    samples = list(run.samples())
+    problems = {(problem.benchmark, problem.id): problem for problem in run.problems()}
+    finished = list(run.samples())
+    samples = [sample for sample in finished if has_gold(problems, sample)]
     todo = [sample for sample in samples if not is_current(grades.get(sample.key), sample)]
     if todo:
-        problems = {(problem.benchmark, problem.id): problem for problem in run.problems()}
         with closing(LineFile(run.path / GRADES)) as lines, open_grader(grader, timeout_s, workers) as marker:
             marks = marker.grade_many(_items(todo, problems))
             for done, (sample, grade) in enumerate(zip(todo, marks, strict=True), 1):
-                problem = problems[sample.benchmark, sample.problem]
-                grades[sample.key] = _record(sample, grade, vote(grade, problem), identity)
+                grades[sample.key] = _record(sample, grade, identity)
                 lines.append(grades[sample.key])
                 if progress:
                     progress(done, len(todo))
-    return Graded(len(todo), identity, [join(sample, grades[sample.key]) for sample in samples])
+    graded = [join(sample, grades[sample.key]) for sample in samples]
+    return Graded(len(todo), len(finished) - len(samples), identity, graded)
+
+
+def has_gold(problems: Mapping[tuple[str, str], Problem], sample: Sample) -> bool:
+    """Whether a sample can be graded; raises UserError where its problem is missing from the run folder."""
+    problem = problems.get((sample.benchmark, sample.problem))
+    if problem is None:
+        raise UserError(
+            f"problems.jsonl lacks problem {sample.problem!r} of {sample.benchmark!r}, which has a sample; "
+            "run the same `generate` command again to restore it"
+        )
+    return bool(problem.gold)
 
 
 def grader_identity(grader: str) -> str:
     """A grader's name and version, "default/1": grades by another version are not current."""
     from vllm_rast.evaluation import grading
 
-    return f"{grader}/{getattr(grading, 'VERSION', 1)}"
+    return f"{grader}/{grading.VERSION}"
 
 
 def open_grader(name: str, timeout_s: float | None, workers: int | None) -> Grader:
@@ -82,23 +95,10 @@ def _items(samples: Iterable[Sample], problems: Mapping[tuple[str, str], Problem
     from vllm_rast.evaluation.grading import GradeItem
 
     for sample in samples:
-        problem = problems.get((sample.benchmark, sample.problem))
-        if problem is None:
-            raise UserError(
-                f"problems.jsonl lacks problem {sample.problem!r} of {sample.benchmark!r}, which has a sample; "
-                "run the same `generate` command again to restore it"
-            )
-        yield GradeItem.of(problem, sample.text)
+        yield GradeItem.of(problems[sample.benchmark, sample.problem], sample.text)
 
 
-def vote(grade: Grade, problem: Problem) -> str | None:
-    """The answer class that a majority vote counts; None without an answer."""
-    from vllm_rast.evaluation.grading import answer_class
-
-    return answer_class(grade.answer, problem.kind) or None
-
-
-def _record(sample: Sample, grade: Grade, answer_class: str | None, grader: str) -> dict[str, Any]:
+def _record(sample: Sample, grade: Grade, grader: str) -> dict[str, Any]:
     return {
         **sample.key._asdict(),
         "correct": grade.correct,
@@ -106,7 +106,7 @@ def _record(sample: Sample, grade: Grade, answer_class: str | None, grader: str)
         "how": grade.how,
         "status": grade.status,
         "ms": round(grade.ms, 2),
-        "class": answer_class,
+        "class": grade.answer_class or None,
         "text_hash": text_hash(sample.text),
         "grader": grader,
     }

@@ -99,8 +99,10 @@ def merge_runs(runs: Sequence[tuple[str, Sequence[GradedSample]]]) -> list[Grade
     ]
 
 
-def require_samples(samples: list[GradedSample], runs: Iterable[object]) -> None:
+def require_samples(samples: list[GradedSample], without_gold: int, runs: Iterable[object]) -> None:
     """Raise UserError where there is nothing to evaluate."""
+    names = ", ".join(str(run) for run in runs)
+    if not samples and without_gold:
+        raise UserError(f'{names}: no problem has an answer to grade by; add "answer" to the lines of the --input file')
     if not samples:
-        names = ", ".join(str(run) for run in runs)
         raise UserError(f"{names}: no finished sample; run `vllm-rast generate` on it first")

@@ -111,6 +111,8 @@ def warnings(evaluation: Evaluation) -> list[str]:
                     f"{name}: row {row.name} has {row.n} to {row.n_max} samples of a question; "
                     f"pass@k and maj@k stop at k = {row.n}"
                 )
+    if evaluation.without_gold:
+        found.append(f"{evaluation.without_gold} samples of problems without an answer are left out")
     if evaluation.grader.startswith("qwen"):
         found.append("graded by the published lineage's rules, which are lenient: these accuracies are inflated")
     return found

@@ -1,0 +1,9 @@
+"""Exact majority@k of prediction files in the original RAST repository's format.
+
+python eval/maj_at_k.py FOLDER --k 1 8 32
+"""
+
+from vllm_rast.evaluation.rescore import main
+
+if __name__ == "__main__":
+    raise SystemExit(main("maj_at_k"))

@@ -1,0 +1,9 @@
+"""Unbiased pass@k of prediction files in the original RAST repository's format.
+
+python eval/pass_at_k.py FOLDER --k 1 8 32
+"""
+
+from vllm_rast.evaluation.rescore import main
+
+if __name__ == "__main__":
+    raise SystemExit(main("pass_at_k"))
