@@ -43,6 +43,7 @@ class Rules:
 
 
 PLAIN = Rules()
+_FORMULAS = frozenset({"num", "sym", "neg", "add", "mul", "div", "pow", "fn", "fact", "deg", "pct", "inf"})
 Verdict = bool | None
 
 
@@ -279,7 +280,7 @@ def _matrices(gold: Node, answer: Node, rules: Rules) -> Verdict:
         return _relations(gold, answer, rules)
     matrix, other = (gold, answer) if gold.kind == "matrix" else (answer, gold)
     if other.kind != "seq" or min(len(matrix.args), max(map(len, matrix.args), default=0)) != 1:
-        return None if other.kind in {"mul", "add", "pow", "div"} else False
+        return None if _contains(other, {"matrix"}) else False
     vector = [cell for row in matrix.args for cell in row]
     return _in_order(vector, other.args[2:], rules) if matrix is gold else _in_order(other.args[2:], vector, rules)
 
@@ -299,7 +300,7 @@ def _regions(gold: Node, answer: Node, rules: Rules) -> Verdict:
             return _tuples(gold, answer, rules)
         if "rel" in {gold.kind, answer.kind}:
             return _relations(gold, answer, rules)
-        return None
+        return False if gold.kind in _FORMULAS or answer.kind in _FORMULAS else None
 
 
 def _bare_region(node: Node) -> Node:
@@ -332,7 +333,7 @@ def _relations(gold: Node, answer: Node, rules: Rules) -> Verdict:
     if members[-1].kind == "sym" and "~" not in operators:
         return _same(gold, members[0], rules)
     chain = len(members) > 2 or not any(map(symbols, members)) or not _contains(members[0], {"num"})
-    if symbols(gold) or chain:  # 2 + 3 = 5, a + b = 4; x + x = 2x where the gold is 2x
+    if symbols(gold) or chain:  # 2 + 3 = 5, a + b = 4; x + x = 2x for 2x
         return _same(gold, members[operators.index("~") if "~" in operators else -1], rules)
     return False
 

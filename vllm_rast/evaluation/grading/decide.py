@@ -56,15 +56,6 @@ def decide(gold: str, answer: str, rules: Rules = PLAIN) -> Decision:
     return Decision(verdict, "formula" if verdict is not None else "undecided")
 
 
-def readable(answer: str) -> bool:
-    """Whether an answer has one of the known forms."""
-    try:
-        parse(answer)
-    except Unreadable:
-        return False
-    return True
-
-
 def tree(answer: str) -> Node | None:
     """The tree of an answer, or None."""
     try:

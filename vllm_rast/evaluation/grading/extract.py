@@ -14,7 +14,7 @@ from typing import NamedTuple
 BARE_WORDS = 4  # an output of one line with at most so many words is an answer, not a solution
 BARE_CHARS = 400
 
-_BOX = re.compile(r"\\(?:boxed|fbox)\s*(?=\{)")
+_BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s*(?=\{)")
 _BRACELESS_BOX = re.compile(r"\\boxed\s*([^\s${}\\A-Za-z][^\s${}\\]*|\s[^\s${}\\]+)")
 _JOINED = re.compile(
     r"[\s$,;:\\.()\[\]*&]*(?:and|or|\\text\{\s*(?:and|or)\s*\})?[\s$,;:\\.()\[\]*&]*(?:[A-Za-z]\w*\s*=\s*)?[\s$\\]*"
@@ -26,8 +26,8 @@ _PHRASE = re.compile(
     r"(?:\*\*|__)?\s*(?:(?:therefore|thus|simply|then|given by|equal to|just|option|choice)\b)?[\s:]*",
     re.IGNORECASE,
 )
-_STRONG_PHRASE = re.compile(r"answer", re.IGNORECASE)
 _MATHS = re.compile(r"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)|(?<!\\)\$([^$]+?)(?<!\\)\$", re.DOTALL)
+_ALIGNED = re.compile(r"\\begin\{(?:align|gather|split|eqnarray)[a-z]*\*?\}(.*)\\end", re.DOTALL)
 _NUMBER = re.compile(
     r"(?:(?<![\w.)\]}])[-\u2212](?:\\?\$)?)?"
     r"(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d+\b)?(?:\s*/\s*\d+(?![\d/]))?"
@@ -109,10 +109,10 @@ def candidates(output: str, boxed_only: bool = False, numeric: bool = False) -> 
     if hashes:
         yield Candidate(hashes[1], "hashes")
         yield from _numbers_in(hashes[1], "hashes", numeric)
-    phrase = _after_phrase(text)
+    phrase, is_answer = _after_phrase(text)
     if phrase:
         yield Candidate(phrase, "phrase")
-        yield from _numbers_in(phrase, "phrase", numeric)
+        yield from _numbers_in(phrase, "phrase", numeric and is_answer)
     if is_bare(text):
         yield Candidate(text.strip(), "bare")
     yield from _last_found(text, numeric)
@@ -128,7 +128,7 @@ def _numbers_in(text: str, how: str, numeric: bool) -> Iterator[Candidate]:
 def is_bare(text: str) -> bool:
     """Whether an output is nothing but an answer."""
     text = text.strip()
-    if not text or "\n" in text.replace("\\begin", "").strip() and "\\begin" not in text:
+    if not text or "\n" in text:
         return False
     return len(text) <= BARE_CHARS and len(_WORD.findall(_MARKUP.sub(" ", text))) <= BARE_WORDS
 
@@ -136,7 +136,7 @@ def is_bare(text: str) -> bool:
 def _last_found(text: str, numeric: bool) -> Iterator[Candidate]:
     """The last mathematics; for a numeric gold the last number instead where that comes later."""
     spans = [m for m in _MATHS.finditer(text) if _looks_like_maths(_inside(m))]
-    maths = Candidate(_inside(spans[-1]).strip(), "maths") if spans else None
+    maths = Candidate(_last_row(_inside(spans[-1])), "maths") if spans else None
     number = None
     if numeric or not spans:
         number = deque(_NUMBER.finditer(text), maxlen=1).pop() if _NUMBER.search(text) else None
@@ -144,6 +144,15 @@ def _last_found(text: str, numeric: bool) -> Iterator[Candidate]:
         yield maths
     if number:
         yield Candidate(number[0], "number")
+
+
+def _last_row(maths: str) -> str:
+    """The last line of an aligned derivation, or the formula as it is."""
+    aligned = _ALIGNED.search(maths)
+    if not aligned:
+        return maths.strip()
+    rows = [row for row in re.split(r"\\\\(?:\[[^\]]*\])?", aligned[1]) if row.strip()]
+    return rows[-1].replace("&", " ").strip() if rows else maths.strip()
 
 
 def _inside(maths: re.Match[str]) -> str:
@@ -155,15 +164,15 @@ def _looks_like_maths(span: str) -> bool:
     return len(_WORD.findall(_MARKUP.sub(" ", span))) <= BARE_WORDS
 
 
-def _after_phrase(text: str) -> str | None:
-    """What follows the last "answer is" (or, without one, the last "result is", "value is", ...) of the output."""
+def _after_phrase(text: str) -> tuple[str | None, bool]:
+    """What follows the last "answer is" and True; without one, what follows "result is", "value is" ... and False."""
     matches = list(_PHRASE.finditer(text))
-    strong = [m for m in matches if _STRONG_PHRASE.match(m[0].split(maxsplit=1)[-1]) or "answer" in m[0].lower()]
-    for match in reversed(strong or matches[-1:]):
+    answers = [match for match in matches if "answer" in match[0].lower()]
+    for match in reversed(answers or matches[-1:]):
         rest = _first_statement(text[match.end() : match.end() + 2 * BARE_CHARS])
         if rest:
-            return rest
-    return None
+            return rest, bool(answers)
+    return None, False
 
 
 def _first_statement(rest: str) -> str | None:

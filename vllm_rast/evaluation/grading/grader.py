@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from vllm_rast.errors import UserError
 from vllm_rast.evaluation.grading.classes import answer_class
 from vllm_rast.evaluation.grading.compare import Rules
-from vllm_rast.evaluation.grading.decide import Decision, decide, readable, rounding, tree
+from vllm_rast.evaluation.grading.decide import Decision, decide, rounding, tree
 from vllm_rast.evaluation.grading.extract import Candidate, after_thinking, candidates, last_boxes
 from vllm_rast.evaluation.grading.lineage import decide_lineage
 from vllm_rast.evaluation.grading.numbers import read_decimal
@@ -168,7 +168,7 @@ def _mark(item: GradeItem) -> tuple[Candidate | None, Decision]:
             joined = _joined_boxes(gold, item.prediction)
             if joined and decide(gold, joined, rules).verdict:
                 return Candidate(joined, "box"), decide(gold, joined, rules)
-        if decision.verdict is not None or readable(candidate.answer):
+        if decision.verdict or candidate.how == "box" or _is_answer(candidate, gold):
             return candidate, decision
         first = first or (candidate, decision)
     return first or (None, Decision(False, "none"))
@@ -187,6 +187,12 @@ def _squeezed(text: str) -> str:
 
 def _is_number(gold: str) -> bool:
     return read_decimal(gold) is not None
+
+
+def _is_answer(candidate: Candidate, gold: str) -> bool:
+    """Whether a candidate can be read, and is not mere words where the gold is none."""
+    node, gold_node = tree(candidate.answer), tree(gold)
+    return node is not None and (node.kind != "word" or gold_node is None or gold_node.kind == "word")
 
 
 def _joined_boxes(gold: str, prediction: str) -> str | None:

@@ -341,12 +341,25 @@ class _Parser:
         if token.kind == "num":
             return num(token.value if token.value is not None else 0)
         if token.kind == "letter":
-            return Node("sym", (token.text,))
+            return self.called(token.text)
         if token.kind == "sign":
             return self.bracket(token.text)
         if token.kind == "cmd":
             return self.command(token.text)
         raise Unreadable(f"cannot read {token.text!r}")
+
+    def called(self, letter: str) -> Node:
+        """A symbol, or its value at a number: I(0) is no product. Other f(x) are read as f times x, which compares as well."""
+        following = [t.text for t in self.tokens[self.at : self.at + 3]]
+        if (
+            len(following) == 3
+            and following[0] == "("
+            and following[2] == ")"
+            and self.tokens[self.at + 1].kind == "num"
+        ):
+            self.at += 3
+            return Node("sym", ("".join([letter, *following]),))
+        return Node("sym", (letter,))
 
     def bracket(self, opening: str) -> Node:
         if opening == "|":

@@ -1,0 +1,156 @@
+"""`vllm-rast grade`: mark the samples of a run, or pairs of gold and prediction from a file."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from vllm_rast.errors import UserError
+
+TOO_MANY_ERRORS = 3  # exit code
+MAX_ERRORS = 0.02  # share of a run's answers
+
+
+def add_arguments(subparsers: Any) -> None:
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "grade",
+        help="mark the samples of a run, or gold-prediction pairs of a file",
+        description="Mark the samples of a run that have no current grade, or, with --pairs, every line of a file."
+        " Nothing that a model wrote is run as code; what cannot be compared at once goes to worker processes that are"
+        " killed when they exceed their time.",
+    )
+    parser.add_argument("run", nargs="?", help="run folder")
+    parser.add_argument(
+        "--pairs",
+        metavar="FILE",
+        help="JSON lines with gold and prediction (a whole output or a bare answer), and optionally benchmark or kind,"
+        " ordered, unit, error; prints one JSON line for each, in order; - is standard input",
+    )
+    parser.add_argument("--grader", default="default", help="default, or qwen: the lineage's inflated rules")
+    parser.add_argument("--kind", default=None, help="with --pairs: the kind of answers (see `vllm-rast benchmarks`)")
+    parser.add_argument("--timeout", type=float, default=None, metavar="SECONDS", help="for one comparison in a worker")
+    parser.add_argument("--workers", type=int, default=None, metavar="N", help="worker processes")
+    parser.add_argument("--regrade", action="store_true", help="mark a run's samples anew, graded or not")
+    parser.add_argument(
+        "--max-errors",
+        type=float,
+        default=None,
+        metavar="SHARE",
+        help=f"exit with {TOO_MANY_ERRORS} if more than this share of the answers met a grader error or time-out"
+        f" (a run: {MAX_ERRORS}; --pairs: never)",
+    )
+    parser.set_defaults(func=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    if (args.run is None) == (args.pairs is None):
+        raise UserError("grade: name a run folder, or a file with --pairs")
+    limit = args.max_errors if args.max_errors is not None else 1.0 if args.pairs else MAX_ERRORS
+    if not 0 <= limit <= 1:
+        raise UserError(f"--max-errors {limit}: a share between 0 and 1 is needed")
+    return _sum_up(_grade_pairs(args) if args.pairs else _grade_run(args), limit)
+
+
+def _grade_pairs(args: argparse.Namespace) -> Counter[str]:
+    from vllm_rast.evaluation.grade_run import open_grader
+
+    statuses: Counter[str] = Counter()
+    with open_grader(args.grader, args.timeout, args.workers) as grader:
+        for grade in grader.grade_many(_read_pairs(args.pairs, args.kind)):
+            line = {
+                "correct": grade.correct,
+                "answer": grade.answer,
+                "how": grade.how,
+                "status": grade.status,
+                "ms": grade.ms,
+            }
+            print(json.dumps(line, ensure_ascii=False), flush=True)
+            statuses[grade.status] += 1
+    return statuses
+
+
+def _read_pairs(name: str, kind: str | None) -> Iterator[Any]:
+    """The items of a file of pairs, checked line by line."""
+    if name != "-" and not Path(name).is_file():
+        raise UserError(f"--pairs {name}: no such file")
+    lines = sys.stdin if name == "-" else Path(name).open(encoding="utf-8")
+    with lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                yield _item(line, f"--pairs {name}, line {number}", kind)
+
+
+def _item(line: str, where: str, default_kind: str | None) -> Any:
+    from vllm_rast.evaluation.benchmarks import KINDS
+    from vllm_rast.evaluation.grading import GradeItem
+
+    try:
+        pair = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{where}: not JSON: {error}") from error
+    if not isinstance(pair, dict):
+        raise UserError(f"{where}: expected an object with gold and prediction")
+    for column in ("gold", "prediction"):
+        if column not in pair:
+            raise UserError(f"{where}: no column {column!r}; it has {', '.join(map(repr, pair))}")
+    kind = pair.get("kind") or default_kind
+    if kind is None:
+        kind = _kind_of(pair["benchmark"]) if pair.get("benchmark") else "math"
+    if kind not in KINDS:
+        raise UserError(f"{where}: kind {kind!r} is not one of {', '.join(KINDS)}")
+    gold = pair["gold"]
+    return GradeItem(
+        prediction="" if pair["prediction"] is None else str(pair["prediction"]),
+        gold=tuple(map(str, gold)) if isinstance(gold, list) else str(gold),
+        kind=kind,
+        ordered=bool(pair.get("ordered")),
+        unit=pair.get("unit"),
+        error=None if pair.get("error") is None else str(pair["error"]),
+    )
+
+
+@lru_cache
+def _kind_of(benchmark: str) -> str:
+    from vllm_rast.evaluation.benchmarks import load_benchmark
+
+    return load_benchmark(benchmark).kind
+
+
+def _grade_run(args: argparse.Namespace) -> Counter[str]:
+    from vllm_rast.evaluation.grade_run import grade_run
+    from vllm_rast.evaluation.graded import read_grades
+    from vllm_rast.evaluation.runs import RunFolder
+
+    def progress(done: int, total: int) -> None:
+        if done == total or done % 100 == 0:
+            print(f"\rgraded {done} of {total}", end="\n" if done == total else "", file=sys.stderr, flush=True)
+
+    graded = grade_run(
+        args.run,
+        args.grader,
+        timeout_s=args.timeout,
+        workers=args.workers,
+        regrade=args.regrade,
+        progress=progress,
+    )
+    print(f"{graded.new} samples graded, {graded.kept} grades kept, by {graded.grader}", file=sys.stderr)
+    grades = read_grades(RunFolder(args.run), graded.grader)
+    return Counter(grade["status"] for grade in grades.values())
+
+
+def _sum_up(statuses: Counter[str], max_errors: float) -> int:
+    """Say what went wrong on stderr; the exit code."""
+    total = sum(statuses.values())
+    shown = ", ".join(f"{statuses[status]} {status}" for status in ("ok", "no_answer", "timeout", "error"))
+    print(f"{total} graded: {shown}", file=sys.stderr)
+    failed = statuses["timeout"] + statuses["error"]
+    if total and failed > max_errors * total:
+        print(f"error: {failed} met a grader error or time-out, above --max-errors {max_errors:g}", file=sys.stderr)
+        return TOO_MANY_ERRORS
+    return 0
