@@ -1,4 +1,4 @@
-"""The one operation of the project: a weighted sum of several models' logits, with a weight of its own for every row."""
+"""The one operation of the project: a weighted sum of several models' logits, with weights of its own for each row."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def combine_logits(
     num_rows, vocab = logits[0].shape
     if out is None:
         out = torch.empty(num_rows, vocab, dtype=torch.float32, device=logits[0].device)
-    total = torch.zeros_like(out)
+    total = torch.full_like(out, -0.0)  # the one number that adds nothing to any other, 0.0 included
     for model, model_logits in enumerate(logits):
         weight = weights[:, model : model + 1]
         taking_part = weight != 0
         width = min(vocab, model_logits.shape[1])
         term = weight * model_logits[:, :width].float()
-        # where() and not a product: 0 * inf would be nan. Adding to -0.0 keeps a lone negative zero exact.
+        # where() and not a product: 0 * inf would be nan.
         total[:, :width] += torch.where(taking_part, term, -0.0)
         if width < vocab:
             total[:, width:].masked_fill_(taking_part, float("-inf"))
