@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import torch
@@ -75,7 +75,9 @@ class ReferenceLLM:
         return torch.stack([weighted([logits[t] for logits in every], weights) for t in range(len(token_ids))])
 
     @torch.inference_mode()
-    def steps(self, token_ids: Sequence[int], alpha: Alpha | None = None) -> Iterator[torch.Tensor]:
+    def steps(
+        self, token_ids: Sequence[int], alpha: Alpha | None = None
+    ) -> Generator[torch.Tensor, int, None]:
         """Yield the next token's logits, [vocab]; send() the token that was chosen to get on."""
         weights = weight_row(self.config, alpha)
         caches: list[Any] = [None] * len(self.models)
@@ -86,7 +88,7 @@ class ReferenceLLM:
                 output = model(self.inputs(i, new), past_key_values=caches[i], use_cache=True)
                 caches[i] = output.past_key_values
                 every.append(output.logits[0, -1, : self.vocab(i)].float())
-            new = [(yield weighted(every, weights))]
+            new = [int((yield weighted(every, weights)))]
 
     def generate(
         self,

@@ -1,0 +1,39 @@
+# Two commands: `make demo` shows what this is, `make test` proves it. Each sets up .venv by itself.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# Where pip's own settings do not know the CPU build of torch, it comes from PyTorch's index.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: demo test lint install clean
+
+demo: $(VENV)/.installed
+	$(BIN)/vllm-rast demo --run runs/demo
+
+test: $(VENV)/.tested-with
+	$(BIN)/python -m pytest -q --durations=10
+
+lint: $(VENV)/.tested-with
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: requirements/cpu.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; name one with make PYTHON=...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install -q --no-deps -r requirements/cpu.txt || \
+	    $(PIP) install -q --no-deps --extra-index-url $(TORCH_INDEX) -r requirements/cpu.txt
+	$(PIP) install -q --no-deps --no-build-isolation -e .
+	touch $@
+
+$(VENV)/.tested-with: $(VENV)/.installed requirements/dev.txt
+	$(PIP) install -q --no-deps -r requirements/dev.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV) runs build *.egg-info
