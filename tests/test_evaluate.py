@@ -13,6 +13,7 @@ from synthetic import write_run
 from vllm_rast.cli import evaluate as command
 from vllm_rast.errors import UserError
 from vllm_rast.evaluation.evaluate import evaluate_runs
+from vllm_rast.evaluation.grade_run import grade_run
 from vllm_rast.evaluation.runs import RunFolder
 
 __all__ = ["stub_grader"]
@@ -76,7 +77,8 @@ def test_table_goes_to_stdout_and_names_every_row(run, capsys):
 def test_a_second_evaluation_grades_nothing(run, stub_grader):
     evaluate(run, "--json")
     assert stub_grader.graded == SAMPLES
-    evaluate(run, "--json")
+    again = grade_run(run)
+    assert (again.new, again.kept, again.without_gold) == (0, SAMPLES, 0)
     assert stub_grader.graded == SAMPLES == len(grades(run))
 
 

@@ -27,6 +27,11 @@ class Graded(NamedTuple):
     grader: str
     samples: list[GradedSample]
 
+    @property
+    def kept(self) -> int:
+        """Samples whose grade was current."""
+        return len(self.samples) - self.new
+
 
 def grade_run(
     path: str | os.PathLike[str],

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .metrics import Floats
+from vllm_rast.evaluation.metrics import Floats
 
 Z95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
 RESAMPLES = 10_000  # the ends of a 95 % percentile interval then scatter by about 2 % of its width

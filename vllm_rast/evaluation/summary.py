@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from . import metrics, votes
-from .graded import GradedSample
-from .intervals import (
+from vllm_rast.evaluation import metrics, votes
+from vllm_rast.evaluation.graded import GradedSample
+from vllm_rast.evaluation.intervals import (
     Difference,
     Interval,
     Recovery,
@@ -20,7 +20,7 @@ from .intervals import (
     paired_difference,
     recovery_rate,
 )
-from .metrics import Floats
+from vllm_rast.evaluation.metrics import Floats
 
 METRICS = {"pass_at_k": "pass@k", "pass_hat_k": "pass^k", "maj_at_k": "maj@k"}
 COUNTED: dict[str, metrics.Metric] = {"pass_at_k": metrics.pass_at_k, "pass_hat_k": metrics.pass_hat_k}

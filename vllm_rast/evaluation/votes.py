@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .metrics import Floats
+from vllm_rast.evaluation.metrics import Floats
 
 
 class Ballot(NamedTuple):

@@ -43,6 +43,8 @@ function make(tag, options = {}, ...children) {
   return node;
 }
 
+const clipped = (text, length) => (text.length > length ? `${text.slice(0, length)}…` : text);
+
 function fill(select, options) {
   select.replaceChildren(...options.map(([value, text]) => make("option", { value, text })));
 }
@@ -221,7 +223,7 @@ function votes(p, all) {
     }
     const sorted = [...answers].sort((a, b) => b[1].count - a[1].count);
     const cells = sorted.slice(0, 8).map(([answer, entry]) =>
-      make("span", { class: entry.outcome }, `${answer.slice(0, 80)} ×${entry.count}${entry.outcome === "right" ? " ✓" : ""}`));
+      make("span", { class: entry.outcome }, `${clipped(answer, 80)} ×${entry.count}${entry.outcome === "right" ? " ✓" : ""}`));
     if (sorted.length > 8) cells.push(make("span", { text: `and ${sorted.length - 8} more answers` }));
     return cells.length ? make("tr", {}, make("th", { scope: "row", text: name }), make("td", {}, ...cells)) : "";
   });
@@ -238,7 +240,7 @@ function sampleNode(i, open) {
     make("summary", {},
       make("span", { class: "mark", text: MARKS[outcome[i]] }),
       make("span", { text: `${D.rows[S.row[i]]} #${S.number[i]}` }),
-      make("span", {}, ...marked(S.answer[i] === null ? "no answer" : S.answer[i])),
+      make("span", {}, ...marked(S.answer[i] === null ? "no answer" : clipped(S.answer[i], 200))),
       make("span", { class: "why", text: why }),
       make("span", { class: "size", text: size })));
   // The output enters the document when it is first opened.
