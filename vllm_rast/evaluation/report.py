@@ -55,13 +55,13 @@ def scores_table(title: str, summary: Summary) -> Table:
     """One line for every row."""
     k = min(row.n for row in summary.rows.values())
     columns = ["row", "questions", "n", "avg@n", "decoding", f"pass@{k}", f"maj@{k}"]
-    columns += ["truncated", "unanswered", "timeouts"]
+    columns += ["truncated", "unanswered", "timeouts", "errors"]
     return Table(f"{title}", columns, [_score_cells(row, k) for row in summary.rows.values()])
 
 
 def _score_cells(row: Row, k: int) -> list[str]:
     n = str(row.n) if row.n == row.n_max else f"{row.n} to {row.n_max}"
-    shares = [count / row.samples for count in (row.truncated, row.unanswered, row.timeouts + row.errors)]
+    shares = [count / row.samples for count in (row.truncated, row.unanswered, row.timeouts, row.errors)]
     return [
         row.name,
         str(len(row.questions)),

@@ -288,7 +288,8 @@ function plot(rows, label) {
   const x = (k) => left + (Math.log2(k) / Math.log2(most)) * (width - left - right);
   const y = (v) => top + ((high - v) / (high - low || 1)) * (height - top - bottom);
   const node = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label });
-  for (let v = Math.round(10 * low); v <= 10 * high; v += high - low > 0.5 ? 2 : 1) {
+  const step = high - low > 0.5 ? 2 : 1; // in tenths
+  for (let v = step * Math.ceil((10 * low) / step - 1e-6); v <= 10 * high + 1e-6; v += step) {
     node.append(svg("line", { class: "grid", x1: left, x2: width - right, y1: y(v / 10), y2: y(v / 10) }));
     node.append(svg("text", { x: left - 5, y: y(v / 10) + 4, "text-anchor": "end" }, String(10 * v)));
   }
