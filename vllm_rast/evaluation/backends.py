@@ -26,6 +26,8 @@ TINY_ENGINE: dict[str, Any] = {
     "block_size": 32,
     "enforce_eager": True,
     "max_num_seqs": 256,
+    "max_num_batched_tokens": 8192,
+    "enable_chunked_prefill": False,  # vLLM 0.32 cannot take back a seeded sample of half a prompt on a CPU
     "use_tqdm_on_load": False,
 }
 TINY_ENVIRONMENT = {

@@ -1,0 +1,88 @@
+"""`vllm-rast generate` with the engine and the shipped models: killed and resumed, and against the reference loop."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from vllm_rast.cli.main import main
+from vllm_rast.evaluation import backends
+from vllm_rast.evaluation.runs import RunFolder
+from vllm_rast.models import TINY_FOLDER
+
+pytest.importorskip("vllm")
+pytestmark = pytest.mark.skipif(not (TINY_FOLDER / "base").exists(), reason="the shipped models are not there")
+
+OPTIONS = ["--limit", "20", "--n", "4", "--rows", "base,rast,cool=0.5@0.5", "--max-num-seqs", "8"]
+
+
+@pytest.fixture(scope="module")
+def one_engine() -> Iterator[None]:
+    """Every run in this process uses the same engine."""
+    engines = []
+
+    def open_once(plan):
+        if not engines:
+            engines.append(backends.VllmBackend(plan))
+        return engines[0]
+
+    patch = pytest.MonkeyPatch()
+    real = backends.open_backend
+    patch.setattr(backends, "open_backend", lambda plan: open_once(plan) if plan.backend == "vllm" else real(plan))
+    yield
+    patch.undo()
+    for engine in engines:
+        engine.llm.llm_engine.engine_core.shutdown()
+
+
+def lines(run: Path) -> Counter[bytes]:
+    path = run / "samples.jsonl"
+    return Counter(path.read_bytes().split(b"\n")[:-1]) if path.exists() else Counter()
+
+
+def test_killed_and_resumed_equals_uninterrupted(one_engine, tmp_path):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    command = [sys.executable, "-m", "vllm_rast", "generate", *OPTIONS, "--run", str(broken)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        while lines(broken).total() < 30:
+            assert process.poll() is None, process.stdout.read().decode()
+            time.sleep(0.01)
+    finally:
+        process.kill()
+        process.communicate()
+    there = lines(broken)
+    assert 30 <= there.total() < 240
+    assert main(["generate", *OPTIONS, "--run", str(whole)]) == 0
+    assert there <= lines(whole)
+    assert main(["generate", *OPTIONS, "--run", str(broken)]) == 0
+    assert lines(broken) == lines(whole)
+    assert lines(whole).total() == 240
+
+
+def test_the_same_texts_as_the_reference(one_engine, tmp_path):
+    """Greedy, in float32, token for token; prompts, stops and finish reasons included."""
+    texts = {}
+    for backend in backends.BACKENDS:
+        run = tmp_path / backend
+        options = ["--limit", "5", "--temperature", "0", "--rows", "base,rast,positive,strong=2", "--backend", backend]
+        assert main(["generate", *options, "--run", str(run)]) == 0
+        samples = list(RunFolder(run).samples())
+        texts[backend] = {one.key: (one.text, one.finish_reason, one.prompt_tokens, one.tokens) for one in samples}
+    assert len(texts["vllm"]) == 20
+    assert texts["vllm"] == texts["transformers"]
+
+
+def test_stdout_is_for_results(tmp_path):
+    command = [sys.executable, "-m", "vllm_rast", "generate", "--limit", "2", "--n", "1", "--run", "r"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("VLLM_LOGGING")}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "r: 6 samples made, 0 were there already\n"
