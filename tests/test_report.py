@@ -18,7 +18,8 @@ from vllm_rast.errors import UserError
 from vllm_rast.evaluation import page as pages
 from vllm_rast.evaluation import paper, plots, report
 from vllm_rast.evaluation.evaluate import Evaluation, evaluate_runs
-from vllm_rast.evaluation.summary import curve_ks, table_ks
+from vllm_rast.evaluation.intervals import Interval
+from vllm_rast.evaluation.summary import Score, curve_ks, table_ks
 
 __all__ = ["stub_grader"]
 
@@ -113,6 +114,12 @@ def test_markdown_tables_are_tables_and_agree_with_the_numbers(evaluation):
     for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
         assert len({line.count("|") for line in block.splitlines()}) == 1
     assert "![pass@k](pass_at_k.png)" in text
+
+
+def test_an_interval_at_the_edge_shows_its_only_side():
+    assert report.with_interval(Score(1.0, Interval(0.9, 1.0), None)) == "100.0 ± 10.0"
+    assert report.with_interval(Score(0.5, Interval(0.45, 0.55), None)) == "50.0 ± 5.0"
+    assert report.with_interval(Score(0.5, None, None)) == "50.0"
 
 
 def test_a_bar_in_a_name_does_not_break_a_markdown_table():

@@ -49,8 +49,8 @@ def draw(summaries: Mapping[str, Summary], metric: str, title: str) -> Figure:
     matplotlib.rcParams["svg.hashsalt"] = "vllm-rast"
     from matplotlib.figure import Figure
 
-    columns = min(COLUMNS, len(summaries))
-    lines = -(-len(summaries) // columns)
+    lines = -(-len(summaries) // COLUMNS)
+    columns = -(-len(summaries) // lines)
     figure = Figure(figsize=(PANEL_IN[0] * columns + 0.6, PANEL_IN[1] * lines + 0.5), layout="constrained")
     panels = figure.subplots(lines, columns, squeeze=False)
     figure.suptitle(

@@ -23,8 +23,8 @@ class Table(NamedTuple):
 
 
 NOTE = (
-    "In percent, ± half the 95 % interval over questions; decoding: over decoding noise alone, the same questions "
-    "decoded again. pass@k and maj@k are exact over all k-subsets of the samples."
+    "In percent, ± the reach of the 95 % interval over questions; decoding: over decoding noise alone, the same "
+    "questions decoded again. pass@k and maj@k are exact over all k-subsets of the samples."
 )
 
 
@@ -67,7 +67,7 @@ def _score_cells(row: Row, k: int) -> list[str]:
         str(len(row.questions)),
         n,
         with_interval(row.avg),
-        half_width(row.avg.ci_decoding),
+        reach(row.avg.value, row.avg.ci_decoding),
         with_interval(row.score("pass_at_k", k)),
         with_interval(row.score("maj_at_k", k)),
         *(percent(value) for value in shares),
@@ -273,10 +273,11 @@ def points(value: float) -> str:
     return f"{100 * value:+.1f}".replace("-", "−")
 
 
-def half_width(interval: Interval | None) -> str:
-    return "" if interval is None else f"± {50 * (interval.high - interval.low):.1f}"
+def reach(value: float, interval: Interval | None) -> str:
+    """How far an interval reaches from its value, on the longer side: at 0 and at 100 % it has only one."""
+    return "" if interval is None else f"± {100 * max(value - interval.low, interval.high - value):.1f}"
 
 
 def with_interval(score: Score) -> str:
-    """A score in percent with half its interval over questions."""
-    return f"{100 * score.value:.1f} {half_width(score.ci)}".rstrip()
+    """A score in percent with its interval over questions."""
+    return f"{100 * score.value:.1f} {reach(score.value, score.ci)}".rstrip()

@@ -2,8 +2,8 @@
 // Everything that comes from a model enters the page as text (textContent), never as markup.
 const D = JSON.parse(document.getElementById("data").textContent);
 const $ = (id) => document.getElementById(id);
-const OUTCOMES = [["wrong", "Wrong"], ["none", "Unanswered"], ["fault", "Timed out"], ["cut", "Cut off"]];
-const MARKS = { right: "✓ right", wrong: "✗ wrong", none: "∅ none", fault: "⏱ fault" };
+const OUTCOMES = [["wrong", "Wrong"], ["none", "Unanswered"], ["fault", "Timed out or failed"], ["cut", "Cut off"]];
+const MARKS = { right: "✓ right", wrong: "✗ wrong", none: "∅ none", fault: "! fault" };
 const ORDERS = [["given", "as in the benchmark"], ["hardest", "hardest first"], ["easiest", "easiest first"]];
 const HEIGHT = 26 + 14 * Math.max(1, D.rows.length); // pixels of a problem in the list
 
@@ -142,7 +142,7 @@ function listItem(at) {
   });
   const item = make("div", { class: "item", role: "option", id: `problem-${p}`, "aria-selected": at === chosen,
     "aria-setsize": shown.length, "aria-posinset": at + 1, onclick: () => choose(at) },
-    make("div", {}, make("div", { class: "title", text: question, title: question.slice(0, 300) }),
+    make("div", {}, make("div", { class: "title", text: clipped(question, 200) }),
       make("div", { class: "id", text: [D.benchmarks[benchmark], id, family].filter(Boolean).join(" · ") })),
     make("div", { class: "bars" }, ...bars));
   item.style.top = `${at * HEIGHT}px`;
