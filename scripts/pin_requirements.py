@@ -27,7 +27,7 @@ def closure(names: list[Requirement], known: dict[str, str]) -> dict[str, str]:
     while waiting:
         requirement = waiting.pop()
         name = canonicalize_name(requirement.name)
-        if name in UNWANTED or (name, str(requirement.extras)) in seen:
+        if (name in UNWANTED and requirement not in names) or (name, str(requirement.extras)) in seen:
             continue
         seen.add((name, str(requirement.extras)))
         if name not in known:
