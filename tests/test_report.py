@@ -15,8 +15,8 @@ from synthetic import write_run
 
 from vllm_rast.cli import report as command
 from vllm_rast.errors import UserError
+from vllm_rast.evaluation import against_paper, paper, plots, report, tables
 from vllm_rast.evaluation import page as pages
-from vllm_rast.evaluation import paper, plots, report
 from vllm_rast.evaluation.evaluate import Evaluation, evaluate_runs
 from vllm_rast.evaluation.intervals import Interval
 from vllm_rast.evaluation.summary import Score, curve_ks, table_ks
@@ -110,20 +110,20 @@ def test_markdown_tables_are_tables_and_agree_with_the_numbers(evaluation):
     text = report.markdown_report(evaluation)
     rows = [line for line in text.splitlines() if line.startswith("| rast ")]
     row = evaluation.pooled.rows["rast"]
-    assert report.with_interval(row.avg) in rows[0] and f"{100 * row.avg.value:.1f}" in rows[0]
+    assert tables.with_interval(row.avg) in rows[0] and f"{100 * row.avg.value:.1f}" in rows[0]
     for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
         assert len({line.count("|") for line in block.splitlines()}) == 1
     assert "![pass@k](pass_at_k.png)" in text
 
 
 def test_an_interval_at_the_edge_shows_its_only_side():
-    assert report.with_interval(Score(1.0, Interval(0.9, 1.0), None)) == "100.0 ± 10.0"
-    assert report.with_interval(Score(0.5, Interval(0.45, 0.55), None)) == "50.0 ± 5.0"
-    assert report.with_interval(Score(0.5, None, None)) == "50.0"
+    assert tables.with_interval(Score(1.0, Interval(0.9, 1.0), None)) == "100.0 ± 10.0"
+    assert tables.with_interval(Score(0.5, Interval(0.45, 0.55), None)) == "50.0 ± 5.0"
+    assert tables.with_interval(Score(0.5, None, None)) == "50.0"
 
 
 def test_a_bar_in_a_name_does_not_break_a_markdown_table():
-    lines = report.markdown(report.Table("t", ["row", "x|y"], [["a|b", "1"]])).splitlines()
+    lines = tables.markdown(tables.Table("t", ["row", "x|y"], [["a|b", "1"]])).splitlines()
     assert [len(re.findall(r"(?<!\\)\|", line)) for line in lines] == [3, 3, 3]
 
 
@@ -276,9 +276,9 @@ def test_our_rows_stand_below_the_paper_s(tmp_path, stub_grader):
     config["rows"]["rast"]["formula"] = mix
     (run / "config.json").write_text(json.dumps(config))
     evaluation = evaluate_runs([run])
-    table, notes = report.paper_table(evaluation)
+    table, notes = against_paper.paper_table(evaluation)
     names = [row[0].strip() for row in table.rows]
     assert names.index("ours: rast") == names.index("7B + 1.5B") + 1
     ours = table.rows[names.index("ours: rast")]
-    assert ours[1].startswith(report.with_interval(evaluation.benchmarks["math500"].rows["rast"].avg))
+    assert ours[1].startswith(tables.with_interval(evaluation.benchmarks["math500"].rows["rast"].avg))
     assert ours[3] == "" and ours[-1] == "" and not any("stands alone" in note for note in notes)

@@ -17,8 +17,9 @@ from typing import Any
 from vllm_rast.evaluation.evaluate import Evaluation
 from vllm_rast.evaluation.graded import GradedSample
 from vllm_rast.evaluation.intervals import over_questions
-from vllm_rast.evaluation.report import NOTE, Table, comparison_lines, formulas, settings, tables, warnings
+from vllm_rast.evaluation.report import NOTE, comparison_lines, formulas, settings, tables, warnings
 from vllm_rast.evaluation.summary import METRICS, Row, Summary, curve_ks
+from vllm_rast.evaluation.tables import Table
 
 MAX_TEXT = 40_000_000  # characters of model output in a page; a browser opens that in a few seconds
 HEAD, TAIL = 600, 1400  # characters kept of the two ends of a long output where all together are more than that

@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from vllm_rast.evaluation import paper
+from vllm_rast.evaluation.against_paper import paper_table
 from vllm_rast.evaluation.evaluate import Evaluation
-from vllm_rast.evaluation.intervals import Interval
-from vllm_rast.evaluation.summary import METRICS, Row, Score, Summary, as_json, table_ks
+from vllm_rast.evaluation.summary import METRICS, Row, Summary, as_json, table_ks
+from vllm_rast.evaluation.tables import Table, markdown, percent, points, reach, to_rich, with_interval
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-
-class Table(NamedTuple):
-    """Text cells; the first column is the row's name, the others are numbers."""
-
-    title: str
-    columns: list[str]
-    rows: list[list[str]]
 
 
 NOTE = (
@@ -122,7 +114,7 @@ def print_tables(evaluation: Evaluation, console: Console | None = None) -> None
     """Tables and comparisons to the terminal (stdout)."""
     console = console or make_console()
     for table in tables(evaluation):
-        console.print(_rich(table))
+        console.print(to_rich(table))
     for line in comparison_lines(evaluation.pooled):
         console.print(line, markup=False, soft_wrap=True)
     console.print(NOTE, style="dim", markup=False, soft_wrap=True)
@@ -134,7 +126,7 @@ def print_paper(evaluation: Evaluation, console: Console | None = None) -> None:
     """The paper's table with our rows beside it, to the terminal (stdout)."""
     console = console or make_console()
     table, notes = paper_table(evaluation)
-    console.print(_rich(table))
+    console.print(to_rich(table))
     for note in notes:
         console.print(note, style="dim", markup=False, soft_wrap=True)
 
@@ -146,36 +138,6 @@ def make_console() -> Console:
     if not console.is_terminal:
         console.width = 200  # a file or a pipe has no width: never break a table there
     return console
-
-
-def _rich(table: Table):
-    from rich import box
-    from rich.table import Table as RichTable
-    from rich.text import Text
-
-    result = RichTable(title=Text(table.title), title_justify="left", box=box.SIMPLE_HEAD)
-    for index, column in enumerate(table.columns):
-        result.add_column(column, justify="right" if index else "left", no_wrap=True)
-    for row in table.rows:
-        result.add_row(*(Text(cell) for cell in row))
-    return result
-
-
-def markdown(table: Table) -> str:
-    """The table in Markdown, cells aligned."""
-    cells = [table.columns, *table.rows]
-    cells = [[cell.replace("|", "\\|") for cell in row] for row in cells]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(table.columns))]
-    lines = [_markdown_line(row, widths) for row in cells]
-    rule = "|" + "|".join("-" * (width + 1) + (":" if i else "-") for i, width in enumerate(widths)) + "|"
-    return "\n".join([lines[0], rule, *lines[1:]])
-
-
-def _markdown_line(row: list[str], widths: list[int]) -> str:
-    padded = [
-        cell.rjust(width) if i else cell.ljust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-    ]
-    return "| " + " | ".join(padded) + " |"
 
 
 def markdown_report(evaluation: Evaluation, against_paper: bool = False) -> str:
@@ -215,44 +177,6 @@ def settings(config: dict[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in shown.items() if value is not None)
 
 
-def paper_table(evaluation: Evaluation) -> tuple[Table, list[str]]:
-    """The paper's rows with recovery rates recomputed, ours below the row they repeat, and notes on odd cells."""
-    odd = paper.oddities()
-    ours: dict[str, list[str]] = {}
-    for run in evaluation.runs:
-        for name, row in run.config["rows"].items():
-            if (match := paper.match(str(row.get("formula", "")))) and name in evaluation.pooled.rows:
-                ours.setdefault(match.name, []).append(name)
-    lines = []
-    for row in paper.TABLE:
-        marks = ["*" if (row.name, benchmark) in odd else "" for benchmark in paper.BENCHMARKS]
-        rates = paper.recovery_rates(row)
-        cells = [f"{score}{mark}" for score, mark in zip(row.scores, marks, strict=True)]
-        if rates:
-            cells = [f"{cell} ({rate:.0f} %)" for cell, rate in zip(cells, rates, strict=True)]
-        mean = paper.averaged_recovery_rate(row)
-        lines.append([row.name, *cells, "" if mean is None else f"{mean:.1f} %"])
-        lines += [_our_line(evaluation, name) for name in ours.get(row.name, [])]
-    notes = [f"* {row}, {benchmark}: {why}" for (row, benchmark), why in odd.items()]
-    if not ours:
-        notes.insert(0, "none of these rows uses the paper's models: the table stands alone")
-    title = "RAST paper (arXiv 2506.15710): accuracy and recovery rate, recomputed from the accuracies"
-    return Table(title, ["row", *paper.TITLES, "mean recovery"], lines), notes
-
-
-def _our_line(evaluation: Evaluation, name: str) -> list[str]:
-    cells, rates = [], []
-    for benchmark in paper.BENCHMARKS:
-        summary = evaluation.benchmarks.get(benchmark)
-        row = summary.rows.get(name) if summary else None
-        recovery = summary.recovery(name) if summary and name in summary.recovering else None
-        rate = f" ({100 * recovery.value:.0f} %)" if recovery and recovery.value is not None else ""
-        rates += [recovery.value] if recovery and recovery.value is not None else []
-        cells.append(with_interval(row.avg) + rate if row else "")
-    whole = len(rates) == len(paper.BENCHMARKS)
-    return [f"  ours: {name}", *cells, percent(sum(rates) / len(rates)) if whole else ""]
-
-
 def curve_table(title: str, summary: Summary) -> Table:
     """pass@k and maj@k of every row at the powers of two."""
     ks = table_ks(max(row.n for row in summary.rows.values()))
@@ -263,21 +187,3 @@ def curve_table(title: str, summary: Summary) -> Table:
                 [f"{row.name}, {label}", *(with_interval(row.score(metric, k)) if k <= row.n else "" for k in ks)]
             )
     return Table(title, ["row", *(f"k = {k}" for k in ks)], rows)
-
-
-def percent(value: float) -> str:
-    return f"{100 * value:.1f} %"
-
-
-def points(value: float) -> str:
-    return f"{100 * value:+.1f}".replace("-", "−")
-
-
-def reach(value: float, interval: Interval | None) -> str:
-    """How far an interval reaches from its value, on the longer side: at 0 and at 100 % it has only one."""
-    return "" if interval is None else f"± {100 * max(value - interval.low, interval.high - value):.1f}"
-
-
-def with_interval(score: Score) -> str:
-    """A score in percent with its interval over questions."""
-    return f"{100 * score.value:.1f} {reach(score.value, score.ci)}".rstrip()
