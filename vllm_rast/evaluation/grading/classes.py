@@ -17,8 +17,8 @@ from vllm_rast.evaluation.grading.names import unnamed
 from vllm_rast.evaluation.grading.numbers import read_decimal
 from vllm_rast.evaluation.grading.parse import Node, parse
 from vllm_rast.evaluation.grading.regions import looks_like_region, region
-from vllm_rast.evaluation.grading.tokens import Unreadable
-from vllm_rast.evaluation.grading.values import TooLarge, Undefined, digits, points, symbols, value
+from vllm_rast.evaluation.grading.tokens import MAX_CHARS, Unreadable
+from vllm_rast.evaluation.grading.values import TooLarge, Undefined, digits, new_effort, points, symbols, value
 from vllm_rast.evaluation.grading.words import spelt
 
 SHOWN = 15  # significant digits of an irrational number
@@ -30,13 +30,16 @@ def answer_class(answer: str | None, kind: str = "math") -> str:
     """The class of an answer; answers of one class vote together. No answer is the empty class."""
     if answer is None:
         return ""
+    if len(answer) > MAX_CHARS:
+        return hashlib.sha256("".join(answer.split()).encode()).hexdigest()
     text = clean(answer)
     number = read_decimal(text)
     if number is not None:
         return str(number)
+    new_effort()
     try:
         name = _class(parse(answer))
-    except (Unreadable, TooLarge, Undefined):
+    except (Unreadable, TooLarge, Undefined, RecursionError):
         name = "".join(text.split()).casefold()
     return name if len(name) <= MAX_CLASS else hashlib.sha256(name.encode()).hexdigest()
 

@@ -20,6 +20,7 @@ from vllm_rast.evaluation.grading.values import (
     TooLarge,
     Undefined,
     is_real,
+    new_effort,
     parts,
     points,
     real,
@@ -49,11 +50,10 @@ Verdict = bool | None
 
 def same(gold: Node, answer: Node, rules: Rules = PLAIN) -> Verdict:
     """Whether an answer means the same as the gold. None: not decided here."""
-    if gold == answer:
-        return True
+    new_effort()
     try:
         return _same(gold, answer, rules)
-    except (Unreadable, TooLarge):
+    except (Unreadable, TooLarge, RecursionError):
         return None
 
 
@@ -460,18 +460,23 @@ def _same_formula(gold: Node, answer: Node, rules: Rules) -> Verdict:
         return gold == answer
     if not symbols(gold) and not symbols(answer):
         return _same_number(gold, answer, rules)
-    agreed = 0
+    agreed = undefined = 0
     tried = points(gold, answer)
     for at in tried:
         try:
-            a, b = value(gold, at), value(answer, at)
+            a = value(gold, at)
         except Undefined:
+            continue
+        try:
+            b = value(answer, at)
+        except Undefined:
+            undefined += 1
             continue
         if same_value(a, b):
             agreed += 1
         elif at is not tried[-1] or (is_real(a) and is_real(b)):  # at negative values, roots and logarithms may part
             return False
-    return True if agreed >= 2 else None
+    return True if agreed >= 2 else False if undefined >= 2 else None
 
 
 def _same_number(gold: Node, answer: Node, rules: Rules) -> Verdict:

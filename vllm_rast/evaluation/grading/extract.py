@@ -13,20 +13,23 @@ from typing import NamedTuple
 
 BARE_WORDS = 4  # an output of one line with at most so many words is an answer, not a solution
 BARE_CHARS = 400
+TAIL_CHARS = 20_000  # of an output without a box: an answer stands near its end
 
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s*(?=\{)")
 _BRACELESS_BOX = re.compile(r"\\boxed\s*([^\s${}\\A-Za-z][^\s${}\\]*|\s[^\s${}\\]+)")
 _JOINED = re.compile(
     r"[\s$,;:\\.()\[\]*&]*(?:and|or|\\text\{\s*(?:and|or)\s*\})?[\s$,;:\\.()\[\]*&]*(?:[A-Za-z]\w*\s*=\s*)?[\s$\\]*"
 )
-_HASHES = re.compile(r"####\s*([^\n]*\S)")
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # an escaped brace is none
+_HASHES = re.compile(r"####\s{0,9}([^\s][^\n]*)")
 _PHRASE = re.compile(
-    r"(?:final\s+answer|correct\s+answer|answer|result|solution|value)\b(?:\W{0,4}(?:to|for|of|in)\b[^\n.:=$]{0,80})?"
-    r"\s*(?:\*\*|__)?\s*(?:is|are|equals|was|will be|:|=)[\s:]*"
-    r"(?:\*\*|__)?\s*(?:(?:therefore|thus|simply|then|given by|equal to|just|option|choice)\b)?[\s:]*",
+    r"(?:final\s+answer|correct\s+answer|answer|result|solution|value)\b(?:\W{0,4}(?:to|for|of|in)\b[^\n.:=$]{0,80}?)?"
+    r"\s{0,9}(?:\*\*|__)?\s{0,9}(?:is|are|equals|was|will be|:|=)[\s:]{0,9}(?:\*\*|__)?\s{0,9}"
+    r"(?:(?:therefore|thus|simply|then|given by|equal to|just|option|choice)\b)?[\s:]{0,9}",
     re.IGNORECASE,
 )
-_MATHS = re.compile(r"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)|(?<!\\)\$([^$]+?)(?<!\\)\$", re.DOTALL)
+_DELIMITERS = re.compile(r"\\[\[\]()\\$]|\$\$?")
+_CLOSES = {"$$": "$$", "$": "$", "\\[": "\\]", "\\(": "\\)"}
 _ALIGNED = re.compile(r"\\begin\{(?:align|gather|split|eqnarray)[a-z]*\*?\}(.*)\\end", re.DOTALL)
 _NUMBER = re.compile(
     r"(?:(?<![\w.)\]}])[-\u2212](?:\\?\$)?)?"
@@ -46,42 +49,55 @@ class Candidate(NamedTuple):
 
 def last_box(text: str) -> str | None:
     """What is in the last `\\boxed{}` with balanced braces that is not empty, or None."""
-    span = _last_box_span(text, len(text))
-    return None if span is None else text[span[1] : span[2]].strip()
+    boxes = _boxes(text)
+    return text[boxes[-1][1] : boxes[-1][2]].strip() if boxes else None
 
 
 def last_boxes(text: str, count: int) -> list[str]:
     """The contents of the last `count` boxes if only commas, dollars or "and" stand between them, else of fewer."""
     contents: list[str] = []
-    end = len(text)
-    while len(contents) < count:
-        span = _last_box_span(text, end)
-        if span is None or (contents and not _JOINED.fullmatch(text[span[2] + 1 : end])):
+    begin = len(text)
+    for start, inside, close in reversed(_boxes(text)[-count:]):
+        if contents and not _JOINED.fullmatch(text[close + 1 : begin]):
             break
-        contents.insert(0, text[span[1] : span[2]].strip())
-        end = span[0]
+        contents.insert(0, text[inside:close].strip())
+        begin = start
     return contents
 
 
-def _last_box_span(text: str, end: int) -> tuple[int, int, int] | None:
-    """(start of the command, start and end of its contents) of the last good box that ends before `end`."""
-    for match in reversed(list(_BOX.finditer(text, 0, end))):
-        close = closing_brace(text, match.end())
-        if close is not None and close < end and text[match.end() + 1 : close].strip():
-            return match.start(), match.end() + 1, close
-    return None
+def _boxes(text: str) -> list[tuple[int, int, int]]:
+    """(start of the command, start and end of its contents) of each good box; of boxes in boxes the outermost."""
+    matches = list(_BOX.finditer(text))
+    if not matches:
+        return []
+    closing = _braces(text)
+    boxes: list[tuple[int, int, int]] = []
+    for match in matches:
+        close = closing.get(match.end())
+        if close is None or not text[match.end() + 1 : close].strip() or (boxes and match.start() < boxes[-1][2]):
+            continue
+        boxes.append((match.start(), match.end() + 1, close))
+    return boxes
+
+
+def _braces(text: str) -> dict[int, int]:
+    """The place of the closing brace for each opening one that has one, in one pass."""
+    closing, open_at = {}, []
+    for brace in _BRACE.finditer(text):
+        if brace[0] == "{":
+            open_at.append(brace.start())
+        elif brace[0] == "}" and open_at:
+            closing[open_at.pop()] = brace.start()
+    return closing
 
 
 def closing_brace(text: str, start: int) -> int | None:
     """The place of the brace that closes the one at `start`, or None."""
     depth = 0
-    for at in range(start, len(text)):
-        if text[at] == "\\":
-            continue
-        if text[at] in "{}" and (at == 0 or text[at - 1] != "\\"):
-            depth += 1 if text[at] == "{" else -1
-            if depth == 0:
-                return at
+    for brace in _BRACE.finditer(text, start):
+        depth += {"{": 1, "}": -1}.get(brace[0], 0)
+        if depth == 0:
+            return brace.start()
     return None
 
 
@@ -105,6 +121,7 @@ def candidates(output: str, boxed_only: bool = False, numeric: bool = False) -> 
         yield Candidate(box, "box")
     if box is not None or boxed_only:
         return
+    text = text[-TAIL_CHARS:]
     hashes = _HASHES.search(text)  # the first: a base model may run on with questions and answers of its own
     if hashes:
         yield Candidate(hashes[1], "hashes")
@@ -135,15 +152,41 @@ def is_bare(text: str) -> bool:
 
 def _last_found(text: str, numeric: bool) -> Iterator[Candidate]:
     """The last mathematics; for a numeric gold the last number instead where that comes later."""
-    spans = [m for m in _MATHS.finditer(text) if _looks_like_maths(_inside(m))]
-    maths = Candidate(_last_row(_inside(spans[-1])), "maths") if spans else None
+    maths = _last_maths(text)
     number = None
-    if numeric or not spans:
+    if numeric or not maths:
         number = deque(_NUMBER.finditer(text), maxlen=1).pop() if _NUMBER.search(text) else None
-    if maths and (number is None or number.start() < spans[-1].end()):
-        yield maths
+    if maths and (number is None or number.start() < maths.end):
+        yield Candidate(_last_row(text[maths.inside : maths.close]), "maths")
     if number:
         yield Candidate(number[0], "number")
+
+
+class _Span(NamedTuple):
+    """Mathematics between delimiters: the places where they start, where what is in them starts and ends, their end."""
+
+    start: int
+    inside: int
+    close: int
+    end: int
+
+
+def _maths(text: str) -> Iterator[_Span]:
+    """All mathematics of a text, in one pass. A delimiter that is not closed before the next of its kind is ignored."""
+    opening: re.Match[str] | None = None
+    for match in _DELIMITERS.finditer(text):
+        if opening and match[0] == _CLOSES[opening[0]]:
+            if _looks_like_maths(text[opening.end() : match.start()]):
+                yield _Span(opening.start(), opening.end(), match.start(), match.end())
+                opening = None
+            else:  # prose between two sums of money: the second dollar may open
+                opening = match if match[0] in _CLOSES else None
+        elif match[0] in _CLOSES and (opening is None or match[0] != "$"):
+            opening = match
+
+
+def _last_maths(text: str) -> _Span | None:
+    return deque(_maths(text), maxlen=1).pop() if any(_maths(text)) else None
 
 
 def _last_row(maths: str) -> str:
@@ -155,13 +198,9 @@ def _last_row(maths: str) -> str:
     return rows[-1].replace("&", " ").strip() if rows else maths.strip()
 
 
-def _inside(maths: re.Match[str]) -> str:
-    return next(filter(None, maths.groups()))
-
-
 def _looks_like_maths(span: str) -> bool:
     """Whether what stands between two dollar signs is a formula and not prose between two sums of money."""
-    return len(_WORD.findall(_MARKUP.sub(" ", span))) <= BARE_WORDS
+    return bool(span.strip()) and len(_WORD.findall(_MARKUP.sub(" ", span))) <= BARE_WORDS
 
 
 def _after_phrase(text: str) -> tuple[str | None, bool]:
@@ -176,17 +215,16 @@ def _after_phrase(text: str) -> tuple[str | None, bool]:
 
 
 def _first_statement(rest: str) -> str | None:
-    """The answer at the start of `rest`: its first mathematics where that comes early, else its first sentence."""
+    """The answer at the start of `rest`: its first mathematics where nothing else is said, else its first sentence."""
     rest = rest.lstrip(" \n*_:")
-    maths = _MATHS.search(rest)
+    maths = next(_maths(rest), None)
+    if maths is None:
+        end = _SENTENCE_END.search(rest)
+        return (rest[: end.start()] if end else rest).strip(" *_") or None
     end = _SENTENCE_END.search(rest)
+    if end and end.start() < maths.start and rest[: end.start()].strip(" *_"):
+        return rest[: end.start()].strip(" *_")
+    end = _SENTENCE_END.search(rest, maths.end)
     sentence = rest[: end.start()] if end else rest
-    if maths and maths.start() <= len(sentence) and not _WORD.search(_MARKUP.sub(" ", rest[: maths.start()])):
-        inside = _inside(maths).strip()
-        after = sentence[maths.end() :] if maths.end() < len(sentence) else ""
-        alone = maths.start() == 0 and not _MATHS.search(after)
-        if _looks_like_maths(inside):
-            return inside if alone else sentence.strip(" *_")
-    if maths and maths.start() < len(sentence) < maths.end():
-        sentence = rest[: maths.end()]
-    return sentence.strip(" *_") or None
+    alone = maths.start == 0 and not any(_maths(sentence[maths.end :]))
+    return _last_row(rest[maths.inside : maths.close]) if alone else sentence.strip(" *_")

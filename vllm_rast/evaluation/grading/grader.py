@@ -16,12 +16,14 @@ from typing import Any, NamedTuple
 
 from vllm_rast.errors import UserError
 from vllm_rast.evaluation.grading.classes import answer_class
+from vllm_rast.evaluation.grading.clean import clean
 from vllm_rast.evaluation.grading.compare import Rules
 from vllm_rast.evaluation.grading.decide import Decision, decide, rounding, tree
 from vllm_rast.evaluation.grading.extract import Candidate, after_thinking, candidates, last_boxes
 from vllm_rast.evaluation.grading.lineage import decide_lineage
 from vllm_rast.evaluation.grading.numbers import read_decimal
 from vllm_rast.evaluation.grading.pool import Pool
+from vllm_rast.evaluation.grading.tokens import MAX_CHARS
 
 GRADERS = {
     "default": "the pipeline described in the documentation",
@@ -131,11 +133,8 @@ class Grader:
     def _is_done(self, marked: _Marked) -> bool:
         if marked.ticket is None:
             return True
-        result = self._pool.result(marked.ticket, wait=False)
-        if result is None:
-            return False
-        self._pool.results[marked.ticket] = result
-        return True
+        self._pool.poll()
+        return marked.ticket in self._pool.results
 
     def _finish(self, marked: _Marked) -> Grade:
         found = marked.found
@@ -145,8 +144,7 @@ class Grader:
             how = f"{found.how}, {marked.decision.tier}"
             status, correct, ms = "ok", bool(marked.decision.verdict), marked.ms
         else:
-            result = self._pool.result(marked.ticket, wait=True)
-            assert result is not None
+            result = self._pool.result(marked.ticket)
             detail = f" ({result.detail})" if result.detail else ""
             how = f"{found.how}, math-verify{detail}"
             status, correct, ms = result.status, result.correct, marked.ms + result.ms
@@ -163,6 +161,8 @@ def _mark(item: GradeItem) -> tuple[Candidate | None, Decision]:
         return Candidate(item.prediction.strip(), "bare"), Decision(True, "text")
     numeric = item.kind in {"integer", "number"} or _is_number(gold)
     for candidate in candidates(item.prediction, item.boxed_only, numeric):
+        if len(candidate.answer) <= MAX_CHARS and not clean(candidate.answer):
+            continue
         decision = decide(gold, candidate.answer, rules)
         if candidate.how == "box" and decision.verdict is not True:
             joined = _joined_boxes(gold, item.prediction)

@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from vllm_rast.evaluation.grading.clean import NEW_ROW, clean
-from vllm_rast.evaluation.grading.tokens import FUNCTIONS, Token, Unreadable, tokenize, word_set
+from vllm_rast.evaluation.grading.tokens import FUNCTIONS, MAX_CHARS, Token, Unreadable, tokenize, word_set
 
 MAX_DEPTH = 40
 
@@ -63,10 +63,15 @@ def num(value: int | Fraction) -> Node:
 @lru_cache(maxsize=8192)
 def parse(text: str, thousands: bool = True) -> Node:
     """The tree of an answer as written. Raises Unreadable where it has none of the known forms."""
+    if len(text) > MAX_CHARS:
+        raise Unreadable("too long")
     tokens = tokenize(clean(text), thousands)
     if not tokens:
         raise Unreadable("nothing there")
-    return _Parser(tokens, 0).answer()
+    try:
+        return _Parser(tokens, 0).answer()
+    except RecursionError:
+        raise Unreadable("nested too deeply") from None
 
 
 class _Parser:
@@ -283,7 +288,7 @@ class _Parser:
         node = self.atom()
         while self.at < len(self.tokens):
             if self.accept("^"):
-                node = Node("pow", (node, self.argument(whole_number=True)))
+                node = Node("pow", (node, self.exponent()))
             elif self.peek() == "_" and self.tokens[self.at].kind == "sign":
                 self.at += 1
                 node = self.subscript(node)
@@ -300,6 +305,11 @@ class _Parser:
             else:
                 return node
         return node
+
+    def exponent(self) -> Node:
+        """What follows ^; a further one belongs to it: 2^3^4 is 2^(3^4)."""
+        node = self.argument(whole_number=True)
+        return Node("pow", (node, self.exponent())) if self.accept("^") else node
 
     def subscript(self, node: Node) -> Node:
         """A name with an index, or a number in a base."""
@@ -349,7 +359,7 @@ class _Parser:
         raise Unreadable(f"cannot read {token.text!r}")
 
     def called(self, letter: str) -> Node:
-        """A symbol, or its value at a number: I(0) is no product. Other f(x) are read as f times x, which compares as well."""
+        """A symbol, or its value at a number: I(0) is no product. Any f(x) else is read as f times x and compares as well."""
         following = [t.text for t in self.tokens[self.at : self.at + 3]]
         if (
             len(following) == 3

@@ -1,4 +1,4 @@
-"""Killable worker processes, started when the first pair needs one."""
+"""Killable workers, started when the first pair needs one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import selectors
+import signal
 import subprocess
 import sys
 import time
@@ -15,8 +16,7 @@ from typing import Any, NamedTuple
 
 WORKER = Path(__file__).with_name("worker.py")
 START_S = 60.0  # for a worker to import math-verify, on a machine that is busy
-PAIRS_PER_WORKER = 1000  # then it is replaced: sympy's caches only grow
-MAX_LINE = 1 << 20  # bytes of an answer; a worker that says more has gone wrong
+MAX_LINE = 1 << 16  # bytes; a worker that says more has gone wrong
 
 
 class Result(NamedTuple):
@@ -29,22 +29,20 @@ class Result(NamedTuple):
 
 
 class _Worker:
-    """One process and the pair it has, if any."""
+    """One worker (see worker.py), the child that does its work, and the pair it has, if any."""
 
     def __init__(self) -> None:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"}
         self.process = subprocess.Popen(
             [sys.executable, "-P", str(WORKER)],  # -P: its folder does not shadow the standard library
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env=environment,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"},
             start_new_session=True,  # a Ctrl-C is for the parent, which ends its workers itself
         )
-        self.ready = False
+        self.child: int | None = None  # None: not ready
         self.ticket: int | None = None
         self.started = time.monotonic()
-        self.done = 0
         self.buffer = b""
 
     def send(self, ticket: int, gold: str, answer: str, seconds: float) -> None:
@@ -54,8 +52,15 @@ class _Worker:
         self.process.stdin.write(line.encode())
         self.process.stdin.flush()
 
+    def kill_child(self) -> None:
+        if self.child is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.child, signal.SIGKILL)
+        self.child, self.started = None, time.monotonic()
+
     def kill(self) -> None:
-        self.process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         for stream in (self.process.stdin, self.process.stdout):
             with contextlib.suppress(OSError):
@@ -64,7 +69,7 @@ class _Worker:
 
 
 class Pool:
-    """Compares pairs in worker processes. A pair that exceeds its time is given up and its worker replaced."""
+    """Compares pairs in workers. A pair that exceeds its time is given up and its worker's child replaced."""
 
     def __init__(self, workers: int, timeout_s: float):
         self.size, self.timeout_s = workers, timeout_s
@@ -82,13 +87,16 @@ class Pool:
         self._feed()
         return self.tickets
 
-    def result(self, ticket: int, wait: bool) -> Result | None:
-        """The result of a pair, None while there is none (never with `wait`)."""
+    def poll(self) -> None:
+        """Take in results that are there, without waiting."""
+        if self.workers:
+            self._turn(0)
+
+    def result(self, ticket: int) -> Result:
+        """The result of a pair; waits for it."""
         while ticket not in self.results:
-            self._turn(0.05 if wait else 0)
-            if not wait:
-                break
-        return self.results.pop(ticket, None)
+            self._turn(0.05)
+        return self.results.pop(ticket)
 
     def close(self) -> None:
         """End all workers."""
@@ -99,7 +107,7 @@ class Pool:
 
     def _feed(self) -> None:
         """Give waiting pairs to idle workers, and start workers while there are more pairs than workers."""
-        for worker in [w for w in self.workers if w.ready and w.ticket is None]:
+        for worker in [w for w in self.workers if w.child is not None and w.ticket is None]:
             if not self.waiting:
                 return
             ticket, gold, answer = self.waiting.popleft()
@@ -108,7 +116,7 @@ class Pool:
             except OSError:  # it died between pairs
                 self.waiting.appendleft((ticket, gold, answer))
                 self._drop(worker)
-        starting = sum(not w.ready for w in self.workers)
+        starting = sum(w.child is None for w in self.workers)
         while len(self.workers) < self.size and starting < len(self.waiting):
             worker = _Worker()
             self.workers.append(worker)
@@ -122,15 +130,15 @@ class Pool:
         now = time.monotonic()
         for worker in list(self.workers):
             if worker.ticket is not None and now - worker.started > self.timeout_s:
-                self._finish(worker, Result(False, "timeout", f"{self.timeout_s:g} s", 1000 * (now - worker.started)))
-                self._drop(worker)
-            elif not worker.ready and now - worker.started > START_S:
+                self._finish(worker, False, "timeout", f"{self.timeout_s:g} s")
+                worker.kill_child()
+            elif worker.child is None and now - worker.started > START_S:
                 self._died(worker)
         self._feed()
 
     def _read(self, worker: _Worker) -> None:
         assert worker.process.stdout
-        chunk = os.read(worker.process.stdout.fileno(), 1 << 16)
+        chunk = os.read(worker.process.stdout.fileno(), MAX_LINE)
         worker.buffer += chunk
         if not chunk or len(worker.buffer) > MAX_LINE:
             self._died(worker)
@@ -140,33 +148,32 @@ class Pool:
             self._said(worker, json.loads(line))
 
     def _said(self, worker: _Worker, message: dict[str, Any]) -> None:
-        if message.get("ready"):
-            worker.ready, self.failures = True, 0
-            return
-        ms = 1000 * (time.monotonic() - worker.started)
-        if "error" in message:
-            self._finish(worker, Result(False, "error", message["error"], ms))
+        if "ready" in message:
+            if worker.ticket is not None:  # the child before died on its pair
+                self._finish(worker, False, "error", "worker died")
+            worker.child, self.failures = message["ready"], 0
+        elif worker.child is None or worker.ticket is None:
+            pass  # the last word of a child that was killed as it spoke
+        elif "error" in message:
+            self._finish(worker, False, "error", message["error"])
         else:
-            self._finish(worker, Result(message["correct"], "ok", "", ms))
-        if worker.done >= PAIRS_PER_WORKER or message.get("error") == "out of memory":
-            self._drop(worker)
+            self._finish(worker, message["correct"], "ok", "")
 
     def _died(self, worker: _Worker) -> None:
-        """A worker that ended by itself: over a limit, or unable to start."""
+        """A worker that ended by itself, with its child, or does not start."""
         if worker.ticket is not None:
-            ms = 1000 * (time.monotonic() - worker.started)
-            self._finish(worker, Result(False, "error", "worker died", ms))
-        elif not worker.ready:
+            self._finish(worker, False, "error", "worker died")
+        elif worker.child is None:
             self.failures += 1
         self._drop(worker)
         if self.failures > self.size:
             raise RuntimeError(f"no grading worker starts: run `{sys.executable} -c 'import math_verify'` to see why")
 
-    def _finish(self, worker: _Worker, result: Result) -> None:
+    def _finish(self, worker: _Worker, correct: bool, status: str, detail: str) -> None:
         assert worker.ticket is not None
-        self.results[worker.ticket] = result
+        ms = 1000 * (time.monotonic() - worker.started)
+        self.results[worker.ticket] = Result(correct, status, detail, ms)
         worker.ticket = None
-        worker.done += 1
 
     def _drop(self, worker: _Worker) -> None:
         self.selector.unregister(worker.process.stdout)  # type: ignore[arg-type]

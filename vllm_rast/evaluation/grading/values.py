@@ -6,6 +6,7 @@ Sizes are bounded before anything is computed: what would be large is refused (T
 from __future__ import annotations
 
 import math
+import threading
 import zlib
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
@@ -22,7 +23,7 @@ AGREE = 1e-28  # relative difference below which two 50-digit values are the sam
 MAX_BITS = 60_000  # of an exact number
 MAX_POWER = 100_000  # exponent of anything that is not exact
 MAX_FACTORIAL = 3000
-MAX_NODES = 1500
+MAX_EFFORT = 20_000  # nodes evaluated for one comparison: well under a second
 POINTS = 4  # values tried for the symbols of a formula, the last ones negative
 STEPPED_POINTS = 16  # for formulas with steps, which agree at many points without being the same
 
@@ -136,14 +137,25 @@ _CIRCULAR = {"sin", "cos", "tan", "cot", "sec", "csc"}
 _LOGARITHMS = {"ln": None, "log": None, "lg": 10}
 
 
+class _Effort(threading.local):
+    left = MAX_EFFORT
+
+
+_effort = _Effort()
+
+
+def new_effort() -> None:
+    """Begin a comparison: evaluation is refused as TooLarge once it has taken MAX_EFFORT nodes since."""
+    _effort.left = MAX_EFFORT
+
+
 class _Evaluator:
     def __init__(self, at: Mapping[str, Value]):
         self.at = at
-        self.left = MAX_NODES
 
     def value(self, node: Node) -> Value:
-        self.left -= 1
-        if self.left < 0:
+        _effort.left -= 1
+        if _effort.left < 0:
             raise TooLarge
         method = getattr(self, "on_" + node.kind, None)
         if method is None:
