@@ -61,17 +61,26 @@ class RastConfig:
     pairs: tuple[ModelPair, ...] = ()
     load_format: str = "auto"
     check_tokenizers: bool = True
+    # The models, each once: sources[0] is the base. columns: for each pair the places of its models among them.
     sources: tuple[ModelSource, ...] = field(init=False, repr=False, compare=False)
+    columns: tuple[tuple[int | None, int | None], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         pairs = tuple(p if isinstance(p, ModelPair) else pair_from(p) for p in self.pairs)
         object.__setattr__(self, "pairs", pairs)
         sources = [parse_model(self.base, "model")]
-        for pair in pairs:
-            for side in (pair.positive, pair.negative):
-                if side is not None and parse_model(side, "pairs") not in sources:
-                    sources.append(parse_model(side, "pairs"))
+
+        def place(name: str | None, option: str) -> int | None:
+            if name is None:
+                return None
+            source = parse_model(name, option)
+            if source not in sources:
+                sources.append(source)
+            return sources.index(source)
+
+        columns = tuple((place(pair.positive, "positive"), place(pair.negative, "negative")) for pair in pairs)
         object.__setattr__(self, "sources", tuple(sources))
+        object.__setattr__(self, "columns", columns)
 
     @classmethod
     def build(
@@ -103,14 +112,6 @@ class RastConfig:
     def alphas(self) -> tuple[float, ...]:
         """The engine's default alpha of each pair, [num_pairs]."""
         return tuple(pair.alpha for pair in self.pairs)
-
-    def column(self, name: str | None) -> int | None:
-        """The place of a model among `sources`: 0 is the base. A model named twice is loaded once."""
-        return None if name is None else self.sources.index(parse_model(name, "pairs"))
-
-    def columns(self) -> list[tuple[int | None, int | None]]:
-        """For each pair the places of its positive and its negative model among `sources`."""
-        return [(self.column(pair.positive), self.column(pair.negative)) for pair in self.pairs]
 
     def to_dict(self) -> dict[str, Any]:
         """A plain dictionary, as it travels in vLLM's `additional_config={"rast": ...}` (without the base)."""

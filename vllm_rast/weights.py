@@ -39,7 +39,7 @@ def weight_row(config: RastConfig, alpha: Alpha | None) -> tuple[float, ...]:
     if isinstance(alpha, str):
         return single_model_row(config, alpha)
     row = [1.0] + [0.0] * (len(config.sources) - 1)
-    for value, (positive, negative) in zip(alphas_of(config, alpha), config.columns(), strict=True):
+    for value, (positive, negative) in zip(alphas_of(config, alpha), config.columns, strict=True):
         if positive is not None:
             row[positive] += value
         if negative is not None:
@@ -61,7 +61,7 @@ def alphas_of(config: RastConfig, alpha: float | Sequence[float] | None) -> tupl
 
 
 def single_model_row(config: RastConfig, name: str) -> tuple[float, ...]:
-    """1 for the named model and 0 for the others: `base`, `positive`, `negative`, or `positive:2` for the second pair."""
+    """1 for the named model, 0 for the others: `base`, `positive`, `negative`, or `positive:2` for the second pair."""
     names = single_models(config)
     if name not in names:
         raise UserError(f"alpha: {name!r} is neither a number nor a model; choose one of {', '.join(names)}")
@@ -71,7 +71,7 @@ def single_model_row(config: RastConfig, name: str) -> tuple[float, ...]:
 def single_models(config: RastConfig) -> dict[str, int]:
     """Every name a request may use for a single model, with the model's place among `config.sources`."""
     names = {"base": 0}
-    for number, (positive, negative) in enumerate(config.columns(), start=1):
+    for number, (positive, negative) in enumerate(config.columns, start=1):
         for side, column in (("positive", positive), ("negative", negative)):
             if column is not None:
                 names.setdefault(side, column)

@@ -22,7 +22,7 @@ from vllm_rast.errors import UserError
 from vllm_rast.weights import weight_row
 
 
-class RequestError(UserError, VLLMValidationError):
+class RequestError(VLLMValidationError, UserError):
     """A request's own mistake: vLLM's server answers with HTTP 400, and nobody else notices."""
 
 
@@ -75,7 +75,10 @@ def checking_requests(validate_params: Any) -> Any:
     def wrapped(self: InputProcessor, params: Any, *args: Any, **kwargs: Any) -> Any:
         result = validate_params(self, params, *args, **kwargs)
         if isinstance(params, SamplingParams) and params.extra_args and "alpha" in params.extra_args:
-            config = rast_config(self.vllm_config)
+            # Read once for each engine: reading looks at the models' folders.
+            if not hasattr(self, "_rast_config"):
+                self._rast_config = rast_config(self.vllm_config)  # type: ignore[attr-defined]
+            config = self._rast_config  # type: ignore[attr-defined]
             if config is not None:
                 try:
                     weight_row(config, params.extra_args["alpha"])

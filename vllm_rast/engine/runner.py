@@ -20,6 +20,7 @@ class TokenWeights:
         max_tokens, num_models = ensemble.token_weights.shape
         pinned = ensemble.token_weights.is_cuda
         self.staging = torch.empty(max_tokens, num_models, pin_memory=pinned)
+        self.known: dict[str, tuple[float, ...]] = {}
         self.req_ids: list[str] = []
         self.rows = np.empty((0, num_models), dtype=np.float32)
 
@@ -31,7 +32,9 @@ class TokenWeights:
     def fill(self, req_ids: list[str], requests: dict[str, Any], num_tokens: np.ndarray) -> None:
         """req_ids [num_reqs] in batch order; requests by id; num_tokens [num_reqs] scheduled for each in this step."""
         if req_ids != self.req_ids:
-            self.rows = np.array([self.row(requests[req_id]) for req_id in req_ids], dtype=np.float32)
+            # Requests come and go in almost every step: keep the rows of those that stay, forget the others.
+            self.known = {req_id: self.known.get(req_id) or self.row(requests[req_id]) for req_id in req_ids}
+            self.rows = np.array(list(self.known.values()), dtype=np.float32)
             self.req_ids = list(req_ids)
         total = int(num_tokens.sum())
         staged = self.staging[:total]
