@@ -198,9 +198,14 @@ def test_a_bad_alpha_is_refused_and_harms_nobody(engine: Any, reference: Referen
 
 
 def test_chunked_prefill_and_preemption(
-    start_engine: Callable[..., Any], random_models: dict[str, str], pair: dict[str, str], reference: ReferenceLLM
+    start_engine: Callable[..., Any],
+    engine: Any,
+    random_models: dict[str, str],
+    pair: dict[str, str],
+    reference: ReferenceLLM,
 ) -> None:
     """40 tokens a step cut prompts of up to 120 into pieces; 9 blocks of 32 tokens for 8 requests force preemption."""
+    whole = engine
     engine = start_engine(
         random_models["base"],
         **pair,
@@ -214,6 +219,9 @@ def test_chunked_prefill_and_preemption(
     assert decode(engine, prompts, alphas) == expected(reference, prompts, alphas)
     counters = {metric.name: getattr(metric, "value", 0) for metric in engine.get_metrics()}
     assert counters["vllm:num_preemptions"] > 0
+    # Seeded samples do not notice either.
+    seeded = {"temperature": 1.0, "seed": 5}
+    assert decode(engine, prompts, alphas, **seeded) == decode(whole, prompts, alphas, **seeded)
 
 
 def test_two_pairs_and_one_sided_pairs(start_engine: Callable[..., Any], random_models: dict[str, str]) -> None:

@@ -9,6 +9,7 @@ What is used, and where:
   model interface of vLLM; `LogitsProcessor.head_dtype` and `ParallelLMHead` give float32 heads.
 - `runner`: overrides `GPUModelRunner._prepare_inputs` of the V1 runner (the CPU's, and CUDA's with
   VLLM_USE_V2_MODEL_RUNNER=0) to write each scheduled token's weights. Reads `input_batch.req_ids`, `requests`.
+  On a CPU also `_sample` and `_bookkeeping_sync`, to keep seeded requests alive under chunked prefill.
 - `state`: a `ModelState` of the V2 runner (CUDA's default) that does the same through `add_request`, `prepare_inputs`.
 - `worker`: `worker_cls`; the GPU worker's `_make_model_runner` and the CPU worker's `CPUModelRunner` name.
 - `patches`: two functions of vLLM are wrapped, because no public hook exists: `EngineArgs.create_engine_config`

@@ -60,7 +60,26 @@ class RastRunnerMixin:
 
 
 class RastCPUModelRunner(RastRunnerMixin, CPUModelRunner):
-    """V1 on a CPU."""
+    """V1 on a CPU.
+
+    Where only a part of a prompt has run, V1 throws the sampled token away and turns the request's generator back by
+    one draw (`set_offset`). A CPU generator cannot be turned back: in vLLM 0.32 a seeded request whose prompt is cut
+    into chunks ends the engine. So such requests draw from the common generator, and keep their own untouched.
+    """
+
+    _set_aside: dict[int, torch.Generator] = {}
+
+    def _sample(self, *args: Any, **kwargs: Any) -> Any:
+        generators = self.input_batch.generators
+        unfinished = np.nonzero(self.discard_request_mask.np[: self.input_batch.num_reqs])[0].tolist()
+        self._set_aside = {index: generators.pop(index) for index in unfinished if index in generators}
+        return super()._sample(*args, **kwargs)
+
+    def _bookkeeping_sync(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super()._bookkeeping_sync(*args, **kwargs)
+        finally:
+            self.input_batch.generators.update(self._set_aside)
 
 
 class RastGPUModelRunner(RastRunnerMixin, GPUModelRunner):
