@@ -181,6 +181,17 @@ def test_a_changed_option_stops_before_anything_is_loaded(backend, questions, tm
     assert lines(run) == before
 
 
+def test_changed_weights_are_refused(backend, questions, tmp_path, capsys):
+    model = tmp_path / "base"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    command = arguments(questions, tmp_path / "run", "--model", str(model), "--limit", "1")
+    for weights, code in ((b"one", 0), (b"one", 0), (b"two", 2)):
+        (model / "model.safetensors").write_bytes(weights)
+        assert main(command) == code
+    assert f"the weights of {model} changed" in capsys.readouterr().err
+
+
 def test_a_changed_data_file_is_refused(backend, questions, tmp_path, capsys):
     run = tmp_path / "run"
     assert main(arguments(questions, run)) == 0

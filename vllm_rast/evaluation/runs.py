@@ -11,8 +11,8 @@ three kinds of change are told apart:
 * what may grow: samples per problem (n), rows, benchmarks and their limit. Only what is missing is made;
 * what may differ, since it changes the speed and not the sample: the engine options in `SPEED_OPTIONS`;
 * all else is fixed, and a change is refused with the option's name. `config_hash`, in config.json and in
-  every sample, is a SHA-256 of the settings that all samples share (`SHARED`). A row's formula and a
-  benchmark's data and sampling are compared row by row and benchmark by benchmark.
+  every sample, is a SHA-256 of the settings that all samples share (`SHARED`). A model's weights, a row's
+  formula and a benchmark's data and sampling are compared one by one, where both the old and the new have them.
 """
 
 from __future__ import annotations
@@ -227,6 +227,7 @@ def merge(old: dict[str, Any], new: dict[str, Any], path: str | os.PathLike[str]
         limits = (before.get("limit"), entry.get("limit"))
         benchmarks[name] = dict(before, limit=None if None in limits else max(limits))
     return old | {
+        "weights": old["weights"] | new["weights"],
         "rows": old["rows"] | new["rows"],
         "benchmarks": benchmarks,
         "sampling": dict(old["sampling"], n=max(old["sampling"]["n"], new["sampling"]["n"])),
@@ -245,6 +246,10 @@ def changes(old: dict[str, Any], new: dict[str, Any]) -> Iterator[tuple[str, obj
                     yield f"--{option.replace('_', '-')}", before.get(option), now.get(option), remedy
         elif before != now:
             yield ("the text of --template" if name == "template_hash" else f"--{name}"), before, now, remedy
+    for name in old["weights"].keys() & new["weights"].keys():
+        before, now = old["weights"][name], new["weights"][name]
+        if before != now:
+            yield f"the weights of {name}", before, now, "name another folder"
     for name in old["rows"].keys() & new["rows"].keys():
         before, now = old["rows"][name], new["rows"][name]
         remedy_row = f"give the row another name (--rows NAME={now.get('alpha')}) or name another folder"
