@@ -7,6 +7,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -79,8 +80,7 @@ def _read_pairs(name: str, kind: str | None) -> Iterator[Any]:
     """The items of a file of pairs, checked line by line."""
     if name != "-" and not Path(name).is_file():
         raise UserError(f"--pairs {name}: no such file")
-    lines = sys.stdin if name == "-" else Path(name).open(encoding="utf-8")
-    with lines:
+    with nullcontext(sys.stdin) if name == "-" else Path(name).open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             if line.strip():
                 yield _item(line, f"--pairs {name}, line {number}", kind)

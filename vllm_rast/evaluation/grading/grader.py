@@ -31,7 +31,7 @@ GRADERS = {
 }
 STATUSES = ("ok", "no_answer", "timeout", "error")
 TIMEOUT_S = 3.0  # for one comparison in a worker; those that end at all take milliseconds
-AHEAD = 64  # items graded beyond one that a worker still has
+AHEAD = 2000  # items graded beyond one that a worker still has, so that slow ones share the workers
 
 
 @dataclass(frozen=True)

@@ -152,8 +152,7 @@ class _Parser:
         head = self.tokens[:first]
         while head and head[-1].text in {"/", "\\cdot", "*", "("} and head[-1].kind != "word":
             head = head[:-1]
-        signs = [t.text for i, t in enumerate(rest) if t.kind == "sign" and not _depth_at(rest, i)]
-        if not head or head[-1].text in {"+", "-", "^", "_", "="} or "+" in signs or "=" in signs:
+        if not head or head[-1].text in {"+", "-", "^", "_", "="} or not _is_unit(rest):
             raise Unreadable("words in the middle of a formula")
         return Node("unit", (self.sub(head).whole_relation(), " ".join(t.text for t in rest)))
 
@@ -359,7 +358,7 @@ class _Parser:
         raise Unreadable(f"cannot read {token.text!r}")
 
     def called(self, letter: str) -> Node:
-        """A symbol, or its value at a number: I(0) is no product. Any f(x) else is read as f times x and compares as well."""
+        """A symbol, or its value at a number: I(0) is no product. Other f(x) are read as f times x, which will do."""
         following = [t.text for t in self.tokens[self.at : self.at + 3]]
         if (
             len(following) == 3
@@ -504,6 +503,16 @@ def _split(tokens: list[Token], separates: Callable[[Token], bool]) -> list[list
         else:
             pieces[-1].append(token)
     return pieces
+
+
+def _is_unit(tokens: list[Token]) -> bool:
+    """Whether words after a formula can be its unit: no sum, no number that is not a power."""
+    for i, token in enumerate(tokens):
+        if token.kind == "sign" and token.text in {"+", "="} and not _depth_at(tokens, i):
+            return False
+        if token.kind == "num" and not {t.text for t in tokens[max(i - 3, 0) : i]} & {"^", "_"}:
+            return False
+    return True
 
 
 def _depth_at(tokens: list[Token], index: int) -> int:

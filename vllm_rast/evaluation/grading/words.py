@@ -9,24 +9,10 @@ _NUMBERS = (
     " eighteen nineteen twenty"
 )
 _NUMBER_WORDS = {word: number for number, word in enumerate(_NUMBERS.split())}
-_NOTHING = {
-    "no solution",
-    "no solutions",
-    "none",
-    "empty set",
-    "no real solution",
-    "no real solutions",
-    "no real roots",
-}
-_UNDEFINED = {"undefined", "does not exist", "dne", "not defined"}
-_ALL = {
-    "all real numbers",
-    "all reals",
-    "all real number",
-    "real numbers",
-    "reals",
-    "every real number",
-    "any real number",
+_MEANINGS = {
+    "none": {"no solution", "no solutions", "empty set", "no real solution", "no real solutions", "no real roots"},
+    "undefined": {"does not exist", "dne", "not defined"},
+    "reals": {"all real numbers", "all reals", "real numbers", "every real number", "any real number"},
 }
 _LEADING = ("the answer is ", "it is ", "they are ", "the ", "a ", "an ", "option ", "choice ", "answer ")
 
@@ -47,9 +33,6 @@ def same_words(gold: Node, answer: Node) -> bool:
     gold_words, words = spelt(gold), spelt(answer)
     if gold_words is None or words is None:
         return False
-    for meaning in (_NOTHING, _UNDEFINED, _ALL):
-        if gold_words in meaning and words in meaning:
-            return True
     return gold_words == words
 
 
@@ -57,7 +40,8 @@ def spelt(node: Node) -> str | None:
     """An answer in words: as it is, or a formula that words may stand for."""
     words = word_of(node)
     if words is not None:
-        return str(_NUMBER_WORDS[words]) if words in _NUMBER_WORDS else words
+        meant = next((name for name, spellings in _MEANINGS.items() if words in spellings), words)
+        return str(_NUMBER_WORDS[words]) if words in _NUMBER_WORDS else meant
     if node.kind == "rel" and len(node.args[1]) == 2 and node.args[0] == ("=",):
         return spelt(node.args[1][1])
     if node.kind == "num" and node.args[0].denominator == 1:
