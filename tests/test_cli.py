@@ -205,10 +205,11 @@ def test_rows_with_several_pairs(capsys):
 def test_engine_options_are_vllms_own(capsys, monkeypatch):
     pytest.importorskip("vllm")
     from vllm_rast.cli.engine_options import parse_engine_options
+    from vllm_rast.config import RastConfig
 
     options = ["--max-num-seqs", "64", "--no-enable-prefix-caching", "-tp", "2", "--max-model-len", "4k"]
     options += ["--hf-overrides.head_dtype", "float32", "--speculative-config", '{"method": "ngram"}']
-    assert parse_engine_options(with_dashes(options)) == {
+    assert parse_engine_options(with_dashes(options), RastConfig("org/base")) == {
         "max_num_seqs": 64,
         "enable_prefix_caching": False,
         "tensor_parallel_size": 2,

@@ -153,7 +153,7 @@ def plan_of(args: argparse.Namespace) -> Plan:
     tasks = tasks_of(args, models)
     if args.backend != "vllm" and args.engine_arguments:
         raise UserError(f"{args.engine_arguments[0]}: --backend {args.backend} takes none of vLLM's options")
-    engine = parse_engine_options(args.engine_arguments, args.parser.option_names)
+    engine = parse_engine_options(args.engine_arguments, models, args.parser.option_names)
     if args.backend == "vllm":
         engine = engine_defaults(models) | engine
     return Plan(

@@ -44,11 +44,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ERROR
     except Exception as error:
-        from vllm_rast.evaluation.lines import RunError
+        from vllm_rast.evaluation.lines import FULL, RunError
 
-        if not isinstance(error, RunError):
+        full = isinstance(error, OSError) and error.errno in FULL
+        if not (full or isinstance(error, RunError)):
             raise
-        return fail(ERROR, f"{error}; then go on with: {command(arguments)}")
+        return fail(ERROR, f"{error}; go on with: {command(arguments)}")
     finally:
         signal.signal(signal.SIGTERM, previous)
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from itertools import tee
 from typing import TYPE_CHECKING, Any
 
+from vllm_rast.errors import UserError
 from vllm_rast.evaluation.decode import Backend, Completion, Job
+from vllm_rast.evaluation.lines import RunError
 from vllm_rast.models import TINY_PREFIX
 
 if TYPE_CHECKING:
@@ -17,6 +21,7 @@ if TYPE_CHECKING:
     from vllm_rast.evaluation.plan import Plan
 
 BACKENDS = ("vllm", "transformers")
+FINISHED = ("stop", "length")  # other reasons are failures of the engine
 
 # The shipped models: answers are short, float32 is exact, and compiling would cost more than it saves. 32 is the
 # least block that vLLM's attention on a CPU takes: the shorter the block, the more of a prompt the samples share.
@@ -62,6 +67,9 @@ def set_environment(models: RastConfig | None = None) -> None:
     tiny = TINY_ENVIRONMENT if models is not None and is_tiny(models) else {}
     for name, value in (ENVIRONMENT | tiny).items():
         os.environ.setdefault(name, value)
+    # Two remarks of vLLM 0.32 about Triton, which a CPU does without, that no setting of its own reaches.
+    logging.getLogger("vllm.triton_utils.importing").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"vllm\.triton_utils")
 
 
 class VllmBackend:
@@ -86,20 +94,25 @@ class VllmBackend:
         encode = prompt_encoder(self.tokenizer)
         first, second = tee(remember(jobs))
         outputs = self.llm.stream(
-            ({"prompt_token_ids": encode(job.prompt)} for job in first),
+            ({"prompt_token_ids": self.fitting(job, encode(job.prompt))} for job in first),
             (sampling_params(job, self.tokenizer) for job in second),
         )
         for number, output in outputs:
-            answer = output.outputs[0]
-            yield (
-                running.pop(number),
-                Completion(
-                    text=answer.text,
-                    finish_reason=answer.finish_reason or "stop",
-                    prompt_tokens=len(output.prompt_token_ids or ()),
-                    tokens=len(answer.token_ids),
-                ),
+            job, answer = running.pop(number), output.outputs[0]
+            if answer.finish_reason not in FINISHED:
+                raise RunError(f"{job.key.benchmark} {job.key.problem}: vLLM gave it up ({answer.finish_reason})")
+            prompt_tokens = len(output.prompt_token_ids or ())
+            yield job, Completion(answer.text, answer.finish_reason, prompt_tokens, len(answer.token_ids))
+
+    def fitting(self, job: Job, prompt_ids: list[int]) -> list[int]:
+        """Raises UserError for a prompt that leaves no room for an answer."""
+        longest = self.llm.llm_engine.vllm_config.model_config.max_model_len
+        if len(prompt_ids) >= longest:
+            raise UserError(
+                f"--max-model-len {longest}: the prompt of {job.key.benchmark} {job.key.problem} has "
+                f"{len(prompt_ids)} tokens; raise the option or leave the problem out"
             )
+        return prompt_ids
 
 
 def sampling_params(job: Job, tokenizer: Any) -> Any:

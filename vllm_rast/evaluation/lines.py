@@ -16,6 +16,9 @@ from typing import Any
 from vllm_rast.errors import UserError
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no space on the disk, in the quota, below the limit of a file
+
+
 class RunError(RuntimeError):
     """A run that had to stop (exit code 1). The message is one line; what was finished until then is kept."""
 
@@ -114,8 +117,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 def disk_message(path: Path, error: OSError) -> str:
     """What went wrong with a file, on one line."""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    return f"{path}: {error.strerror}" + ("; free some space" if full else "")
+    return f"{path}: {error.strerror}" + ("; free some space" if error.errno in FULL else "")
 
 
 def complete_length(fd: int, size: int, chunk: int = 1 << 16) -> int:
