@@ -34,6 +34,12 @@ _REWRITES = [
         (r"(?<=\d)(?:,\\!|\{,\}|\\,|\\!,|\{,\\!\})\s*(?=\d{3}(?!\d))", ""),  # 10,\!080 and 10{,}080
         (r"(?<=\d)\.\s*\\!\s*(?=\d)", "."),
         (r"\\!", ""),
+        (r"(?<=\d)\s*[xX]\s*(?=10\s*\^)", r"\\times "),  # 6.02 x 10^23
+        (r"(?<![\d.])(\d*\.\d*?)(\d{1,6}?)\2{2,}\s*(?:\.{3,}|\\[lc]?dots(?![A-Za-z]))", r"\1\\overline{\2}"),
+        (r"(?<=\d)\s*\^\s*\{?\s*(?:\\text\s*\{)?\s*(?:st|nd|rd|th)\s*\}?\s*\}?(?![A-Za-z])", ""),
+        (r"(?<=\d)\s*\^\s*(?:\{\s*o\s*\}|o(?![A-Za-z]))", r"\\degree "),
+        (r"(?<=\d)\s*\((?:in )?([a-z]{2,}[a-z ]*)\)\s*$", r" \1"),  # 5 (in cm)
+        (r"\\(?:text)?color\s*\{[^{}]*\}|\\(?:underline|uline)(?![A-Za-z])", ""),
         (r"\\(?:[,;:>]|quad(?![A-Za-z])|qquad(?![A-Za-z])|\s)|~", " "),
         (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
         (r"\\[dt]binom(?![A-Za-z])", r"\\binom"),
@@ -85,7 +91,12 @@ def clean(text: str) -> str:
 def strip_ends(text: str) -> str:
     """Without the punctuation that ends a sentence or opens a line."""
     while True:
-        shorter = text.strip(" \t\r\n*`").rstrip(".,;:!" if not text.endswith("!") else ".,;:").removesuffix(NEW_ROW)
+        shorter = (
+            text.strip(" \t\r\n*`")
+            .rstrip(".,;:!" if not text.endswith("!") else ".,;:")
+            .removesuffix(NEW_ROW)
+            .rstrip("\\")
+        )
         shorter = shorter.lstrip(":;,").strip()
         if shorter == text:
             return text

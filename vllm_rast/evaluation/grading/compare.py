@@ -185,11 +185,23 @@ def _items(node: Node) -> tuple[Node, ...]:
     """The members of a list, without the names they are given: x = 1, 2 and x = 1, x = 2 are 1, 2."""
     if node.kind not in {"list", "set"}:
         return (node,)
+    node = Node(node.kind, tuple(item for item in node.args if not _is_integer_condition(item)) or node.args)
     named = [item for item in node.args if is_named(item)]
     names = {item.args[1][0] for item in named}
     if len(names) == 1 and (len(named) == len(node.args) or named == [node.args[0]]):
         return tuple(unnamed(item) for item in node.args)
     return node.args
+
+
+def _is_integer_condition(node: Node) -> bool:
+    """Whether an item is only k in Z, as after x = pi/4 + k pi."""
+    return node.kind == "rel" and node.args[0] == ("in",) and node.args[1][1].args[:1] in {("mathbbZ",), ("mathbbN",)}
+
+
+def _are_indexed(items: Sequence[Node]) -> bool:
+    """Whether the names of items are x_1, x_2, ...: the order of such is arbitrary."""
+    names = [item.args[1][0].args[0] for item in items if is_named(item) and item.args[1][0].kind == "sym"]
+    return len(names) == len(items) and len({name.partition("_")[0] for name in names}) == 1
 
 
 def _lists(gold: Node, answer: Node, rules: Rules) -> Verdict:
@@ -204,6 +216,9 @@ def _lists(gold: Node, answer: Node, rules: Rules) -> Verdict:
         if "set" not in {gold.kind, answer.kind}:
             return False
         golds, answers = tuple(_distinct(golds)), tuple(_distinct(answers))
+    for items in (golds, answers):
+        if _are_indexed(items):
+            golds, answers = tuple(map(unnamed, golds)), tuple(map(unnamed, answers))
     if any(map(is_named, golds)) and not any(map(is_named, answers)):
         return _in_order([unnamed(item) for item in golds], answers, rules)
     if any(map(is_named, answers)) and not any(map(is_named, golds)):
@@ -298,6 +313,8 @@ def _regions(gold: Node, answer: Node, rules: Rules) -> Verdict:
             return _in_any_order(gold.args, answer.args, rules)
         if gold.kind == answer.kind == "seq":
             return _tuples(gold, answer, rules)
+        if any(node.kind == "rel" and set(node.args[0]) & INEQUALITIES for node in (gold, answer)):
+            return False if gold.kind in _FORMULAS or answer.kind in _FORMULAS else None  # not solved, |x| < 2
         if "rel" in {gold.kind, answer.kind}:
             return _relations(gold, answer, rules)
         return False if gold.kind in _FORMULAS or answer.kind in _FORMULAS else None

@@ -22,6 +22,10 @@ _CHOSEN = re.compile(
     re.IGNORECASE,
 )
 _LABEL = re.compile(r"\s*(?:\\(?:text|textbf|mathrm|mathbf)\s*\{)?\(?[A-J][).]\s*\}?\s*(?=\S)")
+_PLAIN_UNIT = re.compile(  # as in 3e8 m/s or 5 km^2, typed without \\mathrm, after a space
+    r"(?<=[\d})])(?:\s+(?:[kcmMGn]?(?:m|s|g|h|L|N|J|K|V|W|A|C|F|T|Hz|eV|Pa|mol)|min|hr|yr|rad|days?|years?)(?:\^\{?-?\d\}?)?"
+    r"(?:\s*[/*]\s*(?:[kcmMGn]?(?:m|s|g|h|L|N|J|K|V|W|A|C|F|T|Hz|eV|Pa|mol)|min|hr|yr|rad)(?:\^\{?-?\d\}?)?)*)+$"
+)
 _COMMA_NUMBERS = re.compile(r"\d,\d{3}(?!\d)")
 
 
@@ -52,6 +56,9 @@ def decide(gold: str, answer: str, rules: Rules = PLAIN) -> Decision:
         if chosen:
             return Decision(chosen[1].upper() == choice[1], "text")
     verdict = _by_trees(gold, answer, rules)
+    if verdict is False and not _has_unit(answer):
+        marked = _PLAIN_UNIT.sub(lambda unit: f"\\text{{{unit[0]}}}", text)
+        verdict = marked != text and _by_trees(gold, marked, rules) is True
     label = None if verdict or choice else _LABEL.match(answer)
     if label:
         verdict = _by_trees(gold, answer[label.end() :], rules) or verdict
@@ -64,6 +71,11 @@ def tree(answer: str) -> Node | None:
         return parse(answer)
     except Unreadable:
         return None
+
+
+def _has_unit(answer: str) -> bool:
+    node = tree(answer)
+    return node is not None and node.kind == "unit"
 
 
 @lru_cache(maxsize=4096)

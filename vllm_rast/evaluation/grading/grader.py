@@ -19,7 +19,7 @@ from vllm_rast.evaluation.grading.classes import answer_class
 from vllm_rast.evaluation.grading.clean import clean
 from vllm_rast.evaluation.grading.compare import Rules
 from vllm_rast.evaluation.grading.decide import Decision, decide, rounding, tree
-from vllm_rast.evaluation.grading.extract import Candidate, after_thinking, candidates, last_boxes
+from vllm_rast.evaluation.grading.extract import Candidate, after_thinking, candidates, last_box, last_boxes
 from vllm_rast.evaluation.grading.lineage import decide_lineage
 from vllm_rast.evaluation.grading.numbers import read_decimal
 from vllm_rast.evaluation.grading.pool import Pool
@@ -54,7 +54,11 @@ class GradeItem:
 
     @property
     def gold_text(self) -> str:
-        return self.gold if isinstance(self.gold, str) else ", ".join(self.gold)
+        """The gold as one answer; of a whole solution what follows #### or is in the last box."""
+        gold = self.gold if isinstance(self.gold, str) else ", ".join(self.gold)
+        if "####" in gold:
+            return gold.rpartition("####")[2].strip()
+        return (last_box(gold) or gold) if "\\boxed" in gold else gold
 
 
 @dataclass(frozen=True)

@@ -138,6 +138,7 @@ class _Parser:
 
     def item(self) -> Node:
         """One answer, with its unit or the words before it."""
+        self.tokens = [_RATIO if t == _TO and i else t for i, t in enumerate(self.tokens)]
         words = [i for i, token in enumerate(self.tokens) if token.kind == "word"]
         if not words or _depth_at(self.tokens, words[0]):
             return self.whole(self.relation)
@@ -342,6 +343,9 @@ class _Parser:
         return self.atom()
 
     def _group(self, inner: list[Token]) -> Node:
+        halves = _split(inner, lambda t: t.text == "\\choose")
+        if len(halves) == 2:
+            return Node("fn", ("binom", self._group(halves[0]), self._group(halves[1])))
         parser = self.sub(inner)
         return parser.whole(parser.relation)
 
@@ -487,6 +491,7 @@ class _Parser:
         return Node("matrix", tuple(tuple(self.sub(cell).item() for cell in row) for row in cells))
 
 
+_TO, _RATIO = Token("word", "to"), Token("sign", ":")  # 3 to 4 is 3:4
 _BASES = {"two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8", "nine": "9",
           "ten": "10", "twelve": "12", "sixteen": "16"}  # fmt: skip
 

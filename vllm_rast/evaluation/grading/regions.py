@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from fractions import Fraction
 from functools import cmp_to_key
 from typing import Any, NamedTuple
 
 from vllm_rast.evaluation.grading.parse import Node
 from vllm_rast.evaluation.grading.tokens import Unreadable
-from vllm_rast.evaluation.grading.values import is_real, real, same_value, symbols, value
+from vllm_rast.evaluation.grading.values import is_real, real, same_value, symbols, to_mp, value
 
 INFINITY = float("inf")
 _FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "=": "=", "!=": "!="}
@@ -103,6 +104,8 @@ def _intervals(node: Node) -> Region:
         return [LINE]
     if kind == "empty":
         return []
+    if kind == "list" and any(arg.kind == "rel" and "!=" in arg.args[0] for arg in args):
+        return _intersection(*(region(arg) for arg in args))  # x in R, x != 2
     if kind in {"union", "list"}:
         return [interval for arg in args for interval in _intervals(arg)]
     if kind == "inter":
@@ -122,14 +125,34 @@ def _relation(operators: tuple[str, ...], members: tuple[Node, ...]) -> Region:
     for operator, left, right in zip(operators, members, members[1:], strict=False):
         if operator == "in" and left.kind == "sym":
             step = region(right)
-        elif operator in _FLIPPED and left.kind == "sym" and not symbols(right):
-            step = _half_line(operator, _end(right))
-        elif operator in _FLIPPED and right.kind == "sym" and not symbols(left):
-            step = _half_line(_FLIPPED[operator], _end(left))
+        elif operator in _FLIPPED and not symbols(right):
+            step = _solved(left, operator, right)
+        elif operator in _FLIPPED and not symbols(left):
+            step = _solved(right, _FLIPPED[operator], left)
         else:
             raise Unreadable("an inequality that is not solved")
         result = _intersection(result, step)
     return result
+
+
+def _solved(side: Node, operator: str, bound: Node) -> Region:
+    """The solutions of side < bound, where the side is linear in its unknown or the absolute value of such."""
+    if side.kind == "sym":
+        return _half_line(operator, _end(bound))
+    if side.kind == "fn" and side.args[0] == "abs" and operator != "=":
+        low = _solved(side.args[1], _FLIPPED[operator], Node("neg", (bound,)))
+        high = _solved(side.args[1], operator, bound)
+        return _intersection(low, high) if operator in {"<", "<=", "!="} else _merged([*low, *high])
+    names = symbols(side)
+    if len(names) != 1:
+        raise Unreadable("an inequality in several unknowns")
+    at = {x: value(side, dict.fromkeys(names, Fraction(x))) for x in (0, 1, -5, 17, 29)}
+    if not all(isinstance(y, Fraction) for y in at.values()):
+        raise Unreadable("an inequality that is not solved")
+    slope = at[1] - at[0]
+    if slope == 0 or any(y != at[0] + slope * x for x, y in at.items()):
+        raise Unreadable("an inequality that is not linear")
+    return _half_line(operator if slope > 0 else _FLIPPED[operator], (_end(bound) - to_mp(at[0])) / to_mp(slope))
 
 
 def _half_line(operator: str, end: Any) -> Region:

@@ -38,7 +38,7 @@ _PLAIN_COMMANDS = {  # words that people type for commands
     **{name: "\\" + name for name in FUNCTIONS},
     "sqrt": "\\sqrt", "pi": "\\pi", "theta": "\\theta", "alpha": "\\alpha", "beta": "\\beta", "lambda": "\\lambda",
     "omega": "\\omega", "infinity": "\\infty", "infty": "\\infty", "inf": "\\infty", "oo": "\\infty", "frac": "\\frac",
-    "cup": "\\cup", "union": "\\cup", "times": "\\times", "cdot": "\\cdot", "binom": "\\binom",
+    "union": "\\cup", "times": "\\times", "cdot": "\\cdot", "binom": "\\binom",
 }  # fmt: skip
 SHORT_WORDS = word_set(
     "yes no odd one two six ten day mon tue wed thu fri sat sun dne men may the is at of to in as by if all any none"
@@ -202,6 +202,10 @@ def _split_run(run: str, after_number: bool, inside: bool) -> list[Token]:
         parts = [Token("letter", before)] if before else []
         parts.append(Token("cmd", "\\" + name))
         return parts + ([Token("letter", after)] if after else [])
-    if len(run) > 3 or (run.lower() in SHORT_WORDS and not (inside and len(run) == 2)):
+    if (
+        len(run) > 3
+        or (run.isupper() and len(run) > 2)
+        or (run.lower() in SHORT_WORDS and not (inside and len(run) == 2))
+    ):
         return [Token("word", run)]
     return [Token("letter", letter) for letter in run]

@@ -14,7 +14,19 @@ _MEANINGS = {
     "undefined": {"does not exist", "dne", "not defined"},
     "reals": {"all real numbers", "all reals", "real numbers", "every real number", "any real number"},
 }
-_LEADING = ("the answer is ", "it is ", "they are ", "the ", "a ", "an ", "option ", "choice ", "answer ")
+_LEADING = (
+    "the answer is ",
+    "it is ",
+    "they are ",
+    "there is ",
+    "there are ",
+    "the ",
+    "a ",
+    "an ",
+    "option ",
+    "choice ",
+    "answer ",
+)
 
 
 def word_of(node: Node) -> str | None:
