@@ -20,7 +20,7 @@ from vllm_rast.models import TINY_FOLDER
 pytest.importorskip("vllm")
 pytestmark = pytest.mark.skipif(not (TINY_FOLDER / "base").exists(), reason="the shipped models are not there")
 
-OPTIONS = ["--limit", "20", "--n", "4", "--rows", "base,rast,cool=0.5@0.5", "--max-num-seqs", "8"]
+OPTIONS = ["--limit", "12", "--n", "4", "--rows", "base,rast,cool=0.5@0.5", "--max-num-seqs", "16"]
 
 
 @pytest.fixture(scope="module")
@@ -50,21 +50,23 @@ def lines(run: Path) -> Counter[bytes]:
 def test_killed_and_resumed_equals_uninterrupted(one_engine, tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     command = [sys.executable, "-m", "vllm_rast", "generate", *OPTIONS, "--run", str(broken)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    environment = {name: value for name, value in os.environ.items() if name != "VLLM_LOGGING_LEVEL"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
     try:
-        while lines(broken).total() < 30:
-            assert process.poll() is None, process.stdout.read().decode()
+        while lines(broken).total() < 20:
+            assert process.poll() is None, process.communicate()
             time.sleep(0.01)
     finally:
         process.kill()
-        process.communicate()
+        out, _ = process.communicate()
+    assert out == b""  # vLLM's log goes elsewhere: stdout is for results
     there = lines(broken)
-    assert 30 <= there.total() < 240
+    assert 20 <= there.total() < 144
     assert main(["generate", *OPTIONS, "--run", str(whole)]) == 0
     assert there <= lines(whole)
     assert main(["generate", *OPTIONS, "--run", str(broken)]) == 0
     assert lines(broken) == lines(whole)
-    assert lines(whole).total() == 240
+    assert lines(whole).total() == 144
 
 
 def test_the_same_texts_as_the_reference(one_engine, tmp_path):
@@ -78,11 +80,3 @@ def test_the_same_texts_as_the_reference(one_engine, tmp_path):
         texts[backend] = {one.key: (one.text, one.finish_reason, one.prompt_tokens, one.tokens) for one in samples}
     assert len(texts["vllm"]) == 20
     assert texts["vllm"] == texts["transformers"]
-
-
-def test_stdout_is_for_results(tmp_path):
-    command = [sys.executable, "-m", "vllm_rast", "generate", "--limit", "2", "--n", "1", "--run", "r"]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("VLLM_LOGGING")}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "r: 6 samples made, 0 were there already\n"

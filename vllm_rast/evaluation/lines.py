@@ -15,7 +15,6 @@ from typing import Any
 
 from vllm_rast.errors import UserError
 
-
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no space on the disk, in the quota, below the limit of a file
 
 
