@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,28 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
+
+
+def let_engines_start_again() -> None:
+    """vLLM 0.32 asks every object of every loaded module for its `__dict__` when a CPU worker starts.
+
+    llvmlite's library wrapper, which n-gram speculation imports, answers with a foreign function, and the process
+    starts no further engine.
+    """
+    from llvmlite.binding import ffi
+
+    wrapper = type(ffi.lib)
+    look_up = wrapper.__getattr__
+
+    def look_up_functions(self: Any, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return look_up(self, name)
+
+    wrapper.__getattr__ = look_up_functions
+
+
+let_engines_start_again()
 
 ENGINE_OPTIONS: dict[str, Any] = {
     "dtype": "float32",
@@ -59,12 +80,7 @@ def start_engine() -> Iterator[Callable[..., Any]]:
         options = {**ENGINE_OPTIONS, **options}
         if plain:
             options.setdefault("kv_cache_memory_bytes", 1 << 26)
-        # vLLM 0.32 looks at every object of every module when a CPU worker starts and trips over one of llvmlite's,
-        # which n-gram speculation imports.
-        hidden = sys.modules.pop("llvmlite.binding.ffi", None)
         engine = (vllm.LLM if plain else RastLLM)(model, **options)
-        if hidden is not None:
-            sys.modules["llvmlite.binding.ffi"] = hidden
         engines.append(engine)
         return engine
 
