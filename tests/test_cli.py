@@ -78,7 +78,10 @@ def test_underscores_are_dashes_in_names_only():
     assert with_dashes(typed) == ["--top-p=a_b", "--max-tokens", "my_file", "--hf-overrides.head_dtype", "-x_y"]
 
 
-def test_the_resume_command_can_be_pasted():
+def test_the_resume_command_can_be_pasted(monkeypatch):
+    monkeypatch.setattr(sys, "argv", [".venv/bin/vllm-rast"])
+    assert command(["demo"]) == ".venv/bin/vllm-rast demo"
+    monkeypatch.setattr(sys, "argv", ["pytest"])
     assert (
         command(["generate", "--run", "a run", "--rows", "half=0.5"])
         == "vllm-rast generate --run 'a run' --rows half=0.5"

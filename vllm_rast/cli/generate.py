@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,7 +107,10 @@ def add_decoding_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     if args.recipe:
         args = with_recipe(args)
-    return generate(args, plan_of(args))
+    code = generate(args, plan_of(args))
+    if not args.dry_run:
+        print(f"vllm-rast: next: vllm-rast evaluate {shlex.quote(args.run)}", file=sys.stderr)
+    return code
 
 
 def generate(args: argparse.Namespace, plan: Plan) -> int:
@@ -127,7 +131,6 @@ def generate(args: argparse.Namespace, plan: Plan) -> int:
             folder.add_problems(task.problems())
         made = decode(plan, folder, backends.open_backend)
     print(f"{args.run}: {made:,} samples made, {len(list(plan.samples())) - made:,} were there already")
-    print(f"vllm-rast: next: vllm-rast evaluate {args.run}", file=sys.stderr)
     return 0
 
 

@@ -6,6 +6,7 @@ import argparse
 import importlib
 import os
 import shlex
+import shutil
 import signal
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from vllm_rast.errors import UserError
 # In the order of --help. Each module has add_arguments(subparsers), which sets `func(args) -> exit code`.
 COMMANDS = ("demo", "generate", "evaluate", "report", "sweep", "grade", "benchmarks", "doctor")
 
+PROGRAM = "vllm-rast"
 ERROR = 1
 USAGE = 2
 INTERRUPTED = 128 + signal.SIGINT
@@ -73,7 +75,7 @@ def run(arguments: list[str]) -> int:
 
 def build_parser(commands: Sequence[str] = COMMANDS) -> Parser:
     parser = Parser(
-        prog="vllm-rast",
+        prog=PROGRAM,
         description="Decode with base + alpha * (positive - negative) in vLLM, and evaluate what comes out.",
         epilog="Exit codes: 0 done, 1 error, 2 usage, 130 interrupted.",
     )
@@ -97,8 +99,10 @@ def engine_help_topic(arguments: list[str]) -> str | None:
 
 
 def command(arguments: Sequence[str]) -> str:
-    """What the user typed, ready to be typed again."""
-    return shlex.join(["vllm-rast", *arguments])
+    """What the user typed, ready to be typed again; with the program's path where the shell would not find it."""
+    path = sys.argv[0]
+    elsewhere = os.path.basename(path) == PROGRAM and shutil.which(PROGRAM) != path
+    return shlex.join([path if elsewhere else PROGRAM, *arguments])
 
 
 def fail(code: int, message: str, prefix: str = "error: ") -> int:

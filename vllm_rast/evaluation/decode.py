@@ -93,6 +93,7 @@ def decode(plan: Plan, folder: RunFolder, open_backend: Callable[[Plan], Backend
     missing = sum(key not in done for key in wanted)
     if not missing:
         return 0
+    print(f"vllm-rast: {missing:,} samples to make; loading the models", file=sys.stderr, flush=True)
     backend = open_backend(plan)
     folder.add_sitting(
         {
