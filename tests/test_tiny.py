@@ -265,6 +265,8 @@ def test_shipped_model_loads_and_shares_the_tokenizer(name, tokenizer):
     assert model.config.max_position_embeddings >= 1024
     assert model.config.eos_token_id == shipped.eos_token_id == tokenizer.eos_token_id
     assert shipped.get_vocab() == tokenizer.get_vocab() and shipped.chat_template == tokenizer.chat_template
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        assert (MODELS / name / file).read_bytes() == (MODELS / "base" / file).read_bytes()
     text = "Question:\nA till \\boxed{7}. ü"
     assert shipped(text)["input_ids"] == tokenizer(text)["input_ids"]
     assert model.get_input_embeddings().num_embeddings >= len(shipped)

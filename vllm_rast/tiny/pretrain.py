@@ -40,13 +40,16 @@ class Recipe:
     seed: int = 0
 
 
-LARGE = Recipe(hidden=128, layers=4, heads=4, kv_heads=2, vocab_rows=1088, known=600, steps=900)
-SMALL = Recipe(hidden=64, layers=2, heads=2, kv_heads=2, vocab_rows=1024, known=200, steps=900, home=0.75)
+LARGE = Recipe(hidden=128, layers=4, heads=4, kv_heads=2, vocab_rows=1088, known=600, steps=1000)
+SMALL = Recipe(hidden=64, layers=2, heads=2, kv_heads=2, vocab_rows=1024, known=200, steps=1000, home=0.75)
 
 
 def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    """An untrained model. Llama rather than Qwen2, for whose folders AutoTokenizer ignores tokenizer.json and splits
-    text in Qwen's own way (transformers 5)."""
+    """An untrained model of Qwen2's shape: biases on q, k and v; that on the output projection stays 0 in pretraining.
+
+    Declared as Llama, since in a folder of model type qwen2 AutoTokenizer (transformers 5) splits text as Qwen does,
+    whatever tokenizer.json says.
+    """
     config = LlamaConfig(
         vocab_size=recipe.vocab_rows,
         hidden_size=recipe.hidden,
@@ -62,7 +65,10 @@ def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForC
         pad_token_id=tokenizer.convert_tokens_to_ids(PAD),
         use_cache=True,
     )
-    return LlamaForCausalLM(config)
+    model = LlamaForCausalLM(config)
+    for layer in model.model.layers:
+        layer.self_attn.o_proj.bias.requires_grad_(False)
+    return model
 
 
 def documents(recipe: Recipe, rng: random.Random) -> Iterator[tuple[str, str]]:
@@ -103,8 +109,9 @@ def pretrain(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, device: str = "
     torch.manual_seed(recipe.seed)
     rng = random.Random(recipe.seed)
     model = build_model(recipe, tokenizer).to(device).train()
-    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
-    others = [p for n, p in model.named_parameters() if not (p.ndim == 2 and "embed" not in n)]
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    matrices = [p for name, p in trained.items() if p.ndim == 2 and "embed" not in name]
+    others = [p for name, p in trained.items() if p.ndim != 2 or "embed" in name]
     optimizers = [
         Muon(matrices, lr=recipe.muon_lr, weight_decay=0.01),
         torch.optim.AdamW(others, lr=recipe.lr, betas=(0.9, 0.98), weight_decay=0.01),

@@ -62,7 +62,7 @@ def reinforce(
     generator = torch.Generator(device).manual_seed(recipe.seed)
     stream = questions(random.Random(recipe.seed), KNOWN_ORDER[: recipe.known], test_keys())
     base = base.to(device).eval()
-    policy, eos = copy.deepcopy(base), tokenizer.eos_token_id
+    policy, eos = copy.deepcopy(base).requires_grad_(True), tokenizer.eos_token_id
     optimizer = torch.optim.AdamW(policy.parameters(), lr=recipe.lr, betas=(0.9, 0.98), weight_decay=0.0)
     began = time.monotonic()
     for step in range(recipe.steps):

@@ -13,7 +13,22 @@ from importlib import resources
 
 FAMILIES = ("till", "distance")
 PROMPT = "Question:\n{q}\nAnswer:\nLet's think step by step.\n"
-PEOPLE = ("Ada", "Ben", "Cleo", "Dan", "Emma", "Finn", "Gita", "Hugo", "Ines", "Jack", "Kira", "Liam", "Mia", "Noor")
+PEOPLE: tuple[str, ...] = (
+    "Ada",
+    "Ben",
+    "Cleo",
+    "Dan",
+    "Emma",
+    "Finn",
+    "Gita",
+    "Hugo",
+    "Ines",
+    "Jack",
+    "Kira",
+    "Liam",
+    "Mia",
+    "Noor",
+)
 PEOPLE += ("Omar", "Pia", "Rosa", "Sam", "Tara", "Yuri")
 THINGS = tuple(resources.files(__package__).joinpath("things.txt").read_text(encoding="utf-8").split())
 CHAIN = (3, 4, 5)  # things in a question
