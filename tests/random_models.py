@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
@@ -76,3 +78,33 @@ def make_model(
     model.save_pretrained(folder)
     make_tokenizer(words).save_pretrained(folder)
     return str(folder)
+
+
+def quantise(folder: str) -> str:
+    """Turn a model's projections into 8-bit integers in place (compressed-tensors, W8A8); the head stays as it is."""
+    path = Path(folder)
+    tensors = {}
+    for name, tensor in load_file(path / "model.safetensors").items():
+        if name.endswith("_proj.weight"):
+            scale = tensor.abs().amax(1, keepdim=True) / 127
+            tensors[name] = (tensor / scale).round().to(torch.int8)
+            tensors[f"{name}_scale"] = scale
+        else:
+            tensors[name] = tensor
+    save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
+    eight_bits = {"num_bits": 8, "type": "int", "symmetric": True}
+    group = {
+        "targets": ["Linear"],
+        "weights": {**eight_bits, "strategy": "channel", "dynamic": False},
+        "input_activations": {**eight_bits, "strategy": "token", "dynamic": True},
+    }
+    config = json.loads((path / "config.json").read_text())
+    config["quantization_config"] = {
+        "quant_method": "compressed-tensors",
+        "format": "int-quantized",
+        "quantization_status": "compressed",
+        "ignore": ["lm_head"],
+        "config_groups": {"group_0": group},
+    }
+    (path / "config.json").write_text(json.dumps(config))
+    return folder

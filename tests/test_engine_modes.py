@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from random_models import make_model
+from random_models import NUM_TOKENS, make_model, quantise
 from test_engine import decode, expected, make_prompts, params
 
 from vllm_rast import RastConfig
@@ -63,6 +63,28 @@ def test_bfloat16_heads_are_not_rounded(start_engine: Callable[..., Any], random
 
     decode(engine, [prompt], [1])
     assert engine.apply_model(logits_are_finer_than_bfloat16) == [True]
+
+
+def test_a_quantised_small_model(
+    start_engine: Callable[..., Any], random_models: dict[str, str], tmp_path: Path
+) -> None:
+    """Eight-bit projections and a plain head, beside a base that is not quantised: the tokens of stock vLLM."""
+    small = quantise(make_model(tmp_path / "small", 7, architecture="llama", vocab=98))
+
+    def methods(model: Any) -> dict[str, str]:
+        small = model.members[1] if hasattr(model, "members") else model
+        methods = {name: getattr(module, "quant_method", None) for name, module in small.named_modules()}
+        return {name: type(method).__name__ for name, method in methods.items() if method is not None}
+
+    stock = start_engine(small, plain=True)
+    mix = start_engine(random_models["base"], positive=small, negative=random_models["negative"])
+    (found,) = mix.apply_model(methods)
+    assert found == stock.apply_model(methods)[0]
+    assert found["model.layers.0.mlp.down_proj"] == "CompressedTensorsLinearMethod"
+    assert found["lm_head"] == "UnquantizedEmbeddingMethod"
+    prompts = make_prompts(4, seed=34)
+    real_ids = {"allowed_token_ids": list(range(NUM_TOKENS))}
+    assert decode(mix, prompts, ["positive"] * 4, **real_ids) == decode(stock, prompts, [None] * 4, **real_ids)
 
 
 SCRIPT = """
