@@ -10,9 +10,10 @@ import pytest
 from vllm_rast.config import ModelPair, RastConfig
 from vllm_rast.errors import UserError
 from vllm_rast.evaluation import backends
-from vllm_rast.evaluation.backends import VllmBackend, cut, engine_defaults, prompt_encoder, split_stop
+from vllm_rast.evaluation.backends import VllmBackend, cut, engine_defaults, prompt_encoder, reason_of, split_stop
 from vllm_rast.evaluation.decode import Job
 from vllm_rast.evaluation.lines import RunError
+from vllm_rast.evaluation.plan import Plan
 from vllm_rast.evaluation.runs import Key
 from vllm_rast.models import TINY_FOLDER
 
@@ -99,6 +100,33 @@ def test_a_prompt_without_room_for_an_answer_is_named():
     backend = fake_engine(lambda places: [])
     with pytest.raises(UserError, match="--max-model-len 10: the prompt of sums 5 has 10 tokens; raise the option"):
         list(backend.stream([job(0), job(5, "123456789")]))
+
+
+@pytest.mark.parametrize("backend", ["vllm", "transformers"])
+def test_what_cannot_be_loaded_is_named(monkeypatch, backend):
+    def fail(self, *args):
+        raise errors.pop()
+
+    monkeypatch.setattr(VllmBackend, "__init__", fail)
+    monkeypatch.setattr(backends.TransformersBackend, "__init__", fail)
+    plan = Plan(RastConfig("org/base", (ModelPair("org/p", None),)), rows=[], tasks=[], n=1, backend=backend)
+    for error, said in (
+        (OSError("nowhere"), "cannot load org/base or org/p: nowhere"),
+        (ValueError("too long"), "vLLM's options: too long"),
+        (UserError("as it is"), "as it is"),
+    ):
+        errors = [error]
+        with pytest.raises(UserError, match=f"^{said}$"):
+            backends.open_backend(plan)
+
+
+def test_a_refusal_is_one_line():
+    wrapped = (
+        "1 validation error for ModelConfig\n  Value error, max_model_len (9) is\ntoo long. [type=value_error, input"
+    )
+    assert reason_of(ValueError(wrapped)) == "max_model_len (9) is too long."
+    assert reason_of(OSError("no such model\nCheck your connection")) == "no such model"
+    assert reason_of(ValueError()) == "ValueError"
 
 
 @pytest.mark.skipif(not (TINY_FOLDER / "base").exists(), reason="the shipped models are not there")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
@@ -14,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 from vllm_rast.errors import UserError
 from vllm_rast.evaluation.decode import Backend, Completion, Job
 from vllm_rast.evaluation.lines import RunError
+from vllm_rast.evaluation.plan import Plan, model_names
 from vllm_rast.models import TINY_PREFIX
 
 if TYPE_CHECKING:
     from vllm_rast.config import RastConfig
-    from vllm_rast.evaluation.plan import Plan
 
 BACKENDS = ("vllm", "transformers")
 FINISHED = ("stop", "length")  # other reasons are failures of the engine
@@ -49,7 +50,14 @@ ENVIRONMENT = {"VLLM_LOGGING_STREAM": "ext://sys.stderr", "VLLM_LOGGING_LEVEL": 
 
 def open_backend(plan: Plan) -> Backend:
     """Load the models of a plan. Raises UserError where they do not fit together or do not fit the machine."""
-    return TransformersBackend(plan.models) if plan.backend == "transformers" else VllmBackend(plan)
+    try:
+        return TransformersBackend(plan.models) if plan.backend == "transformers" else VllmBackend(plan)
+    except UserError:
+        raise
+    except OSError as error:  # what transformers raises for a model that is neither here nor on the hub
+        raise UserError(f"cannot load {' or '.join(model_names(plan.models))}: {reason_of(error)}") from error
+    except ValueError as error:  # what vLLM raises for options that do not fit the models or each other
+        raise UserError(f"vLLM's options: {reason_of(error)}") from error
 
 
 def engine_defaults(models: RastConfig) -> dict[str, Any]:
@@ -58,8 +66,7 @@ def engine_defaults(models: RastConfig) -> dict[str, Any]:
 
 
 def is_tiny(models: RastConfig) -> bool:
-    names = [models.base, *(side for pair in models.pairs for side in (pair.positive, pair.negative) if side)]
-    return all(name.startswith(TINY_PREFIX) for name in names)
+    return all(name.startswith(TINY_PREFIX) for name in model_names(models))
 
 
 def set_environment(models: RastConfig | None = None) -> None:
@@ -113,6 +120,13 @@ class VllmBackend:
                 f"{len(prompt_ids)} tokens; raise the option or leave the problem out"
             )
         return prompt_ids
+
+
+def reason_of(error: Exception) -> str:
+    """The sentence that matters, on one line: pydantic wraps vLLM's own into several lines."""
+    text = str(error)
+    wrapped = re.search(r"(?:Value|Assertion) error, (.*?)\s*(?:\[type=|$)", text, re.DOTALL)
+    return " ".join((wrapped[1] if wrapped else text.strip().partition("\n")[0]).split()) or type(error).__name__
 
 
 def sampling_params(job: Job, tokenizer: Any) -> Any:

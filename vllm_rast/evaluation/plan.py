@@ -154,9 +154,13 @@ def weights_of(models: RastConfig) -> dict[str, str]:
     SHA-256 of the size and the first MiB of every weight file: models of any size in no time, and no training step
     leaves the first MiB of weights as it was.
     """
-    names = [models.base, *(side for pair in models.pairs for side in (pair.positive, pair.negative) if side)]
-    folders = {name: Path(resolve_model(name)) for name in names}
+    folders = {name: Path(resolve_model(name)) for name in model_names(models)}
     return {name: fingerprint(folder) for name, folder in folders.items() if folder.is_dir()}
+
+
+def model_names(models: RastConfig) -> list[str]:
+    """Every model of a mix, the base first."""
+    return [models.base, *(side for pair in models.pairs for side in (pair.positive, pair.negative) if side)]
 
 
 def fingerprint(folder: Path) -> str:
