@@ -77,7 +77,7 @@ def test_every_sample_once_with_all_that_is_asked(backend, questions, tmp_path, 
         assert one.text == fake_text(job)
         assert one.seed == job.seed == seed_of(7, one.key)
         assert job.prompt == f"Question:\n{one.problem} + {one.problem}?\nAnswer:\nLet's think step by step.\n"
-        assert (job.top_p, job.max_tokens) == (0.95, 16384)
+        assert (job.top_p, job.max_tokens, job.stop) == (0.95, 16384, ("\nQuestion:",))
         alpha, temperature = {"base": ("base", 1.0), "rast": (1.0, 1.0), "cool": (0.5, 0.25)}[one.row]
         assert (job.alpha, job.temperature) == (alpha, temperature)
     config = RunFolder(run).config
@@ -141,7 +141,7 @@ def test_growing_makes_only_what_is_missing(backend, questions, tmp_path):
     other.write_text('{"id": "x", "prompt": "Go on: "}\n')
     backend.made.clear()
     assert main([*arguments(questions, small)[:7], "--input", str(other), "--run", str(small), "--rows", "base"]) == 0
-    assert {job.prompt for job in backend.made} == {"Go on: "}
+    assert {(job.prompt, job.stop) for job in backend.made} == {("Go on: ", ())}  # nothing of the template
     assert set(RunFolder(small).config["benchmarks"]) == {"sums", "other"}
     assert RunFolder(small).config["sampling"]["n"] == 8
 

@@ -69,18 +69,20 @@ def missing_jobs(plan: Plan, done: set[Key], tokenizer: Any = None) -> Iterator[
             keys = [key for key in plan.keys_of(problem) if key not in done]
             if not keys:
                 continue
-            verbatim = problem.id in task.verbatim
-            prompt = problem.question if verbatim else template.render(problem.question, tokenizer)
+            if problem.id in task.verbatim:
+                prompt, stop = problem.question, ()
+            else:
+                prompt, stop = template.render(problem.question, tokenizer), tuple(template.stop)
             for key in keys:
-                yield job(plan, task, key, prompt, template.stop)
+                yield job(plan, task, key, prompt, stop)
 
 
-def job(plan: Plan, task: Task, key: Key, prompt: str, stop: Iterable[str]) -> Job:
+def job(plan: Plan, task: Task, key: Key, prompt: str, stop: tuple[str, ...]) -> Job:
     row = plan.row(key.row)
     sampling = task.sampling
     temperature = sampling.temperature if row.temperature is None else row.temperature
     seed = seed_of(plan.seed, key)
-    return Job(key, prompt, row.alpha, seed, temperature, sampling.top_p, sampling.max_tokens, tuple(stop))
+    return Job(key, prompt, row.alpha, seed, temperature, sampling.top_p, sampling.max_tokens, stop)
 
 
 def decode(plan: Plan, folder: RunFolder, open_backend: Callable[[Plan], Backend]) -> int:
