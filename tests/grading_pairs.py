@@ -497,6 +497,10 @@ SAME = {
         ("1:2", r"1:2"),
     ],
     "whole outputs": [
+        ("126", "So the answer is $18*7=$126."),
+        ("126", "She makes $18 every day and $126 per week."),
+        ("126", "She makes $18 a day, so she makes $18 x 7 = $126 a week."),
+        ("0.033", r"We find $v/c \simeq 0.033$."),
         ("18", "She sells 9 eggs.\n9 * 2 = <<9*2=18>>18\n#### 18"),
         ("18", "#### $18"),
         ("2125", "#### 2,125"),
@@ -630,6 +634,8 @@ SAME = {
 
 DIFFERENT = {
     "more differences": [
+        ("0", "f^{-1}(0)"),
+        (r"\text{(C)}", "z = c"),
         ("HTH", "HHT"),
         ("5 cm", "5 m"),
         ("5", "50 m"),

@@ -351,7 +351,8 @@ def _relations(gold: Node, answer: Node, rules: Rules) -> Verdict:
         return _same(gold, members[0], rules)
     chain = len(members) > 2 or not any(map(symbols, members)) or not _contains(members[0], {"num"})
     if symbols(gold) or chain:  # 2 + 3 = 5, a + b = 4; x + x = 2x for 2x
-        return _same(gold, members[operators.index("~") if "~" in operators else -1], rules)
+        exact = members[operators.index("~")] if "~" in operators else members[-1]
+        return _same(gold, members[-1] if symbols(exact) and not symbols(gold) else exact, rules)
     return False
 
 

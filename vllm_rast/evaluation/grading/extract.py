@@ -200,7 +200,9 @@ def _last_row(maths: str) -> str:
 
 def _looks_like_maths(span: str) -> bool:
     """Whether what stands between two dollar signs is a formula and not prose between two sums of money."""
-    return bool(span.strip()) and len(_WORD.findall(_MARKUP.sub(" ", span))) <= BARE_WORDS
+    words = len(_WORD.findall(_MARKUP.sub(" ", span)))
+    money = span.lstrip()[:1].isdigit() and (words > 0 or span.rstrip()[-1:] in "=+-*/(,")
+    return bool(span.strip()) and words <= BARE_WORDS and not money
 
 
 def _after_phrase(text: str) -> tuple[str | None, bool]:

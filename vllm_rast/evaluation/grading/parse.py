@@ -288,7 +288,9 @@ class _Parser:
         node = self.atom()
         while self.at < len(self.tokens):
             if self.accept("^"):
-                node = Node("pow", (node, self.exponent()))
+                exponent = self.exponent()
+                inverse = node.kind == "sym" and exponent == Node("neg", (num(1),)) and self.peek() == "("
+                node = self.called(f"{node.args[0]}^-1") if inverse else Node("pow", (node, exponent))
             elif self.peek() == "_" and self.tokens[self.at].kind == "sign":
                 self.at += 1
                 node = self.subscript(node)

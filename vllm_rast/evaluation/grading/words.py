@@ -55,7 +55,7 @@ def spelt(node: Node) -> str | None:
         meant = next((name for name, spellings in _MEANINGS.items() if words in spellings), words)
         return str(_NUMBER_WORDS[words]) if words in _NUMBER_WORDS else meant
     if node.kind == "rel" and len(node.args[1]) == 2 and node.args[0] == ("=",):
-        return spelt(node.args[1][1])
+        return spelt(node.args[1][1]) if node.args[1][1].kind == "word" else None
     if node.kind == "num" and node.args[0].denominator == 1:
         return str(node.args[0])
     if node.kind == "empty":
