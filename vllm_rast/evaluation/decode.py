@@ -69,10 +69,9 @@ def missing_jobs(plan: Plan, done: set[Key], tokenizer: Any = None) -> Iterator[
             keys = [key for key in plan.keys_of(problem) if key not in done]
             if not keys:
                 continue
-            if problem.id in task.verbatim:
-                prompt, stop = problem.question, ()
-            else:
-                prompt, stop = template.render(problem.question, tokenizer), tuple(template.stop)
+            verbatim = problem.id in task.verbatim
+            prompt = problem.question if verbatim else template.render(problem.question, tokenizer)
+            stop = () if verbatim else tuple(template.stop)
             for key in keys:
                 yield job(plan, task, key, prompt, stop)
 
