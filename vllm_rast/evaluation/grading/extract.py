@@ -28,6 +28,7 @@ _PHRASE = re.compile(
     r"(?:(?:therefore|thus|simply|then|given by|equal to|just|option|choice)\b)?[\s:]{0,9}",
     re.IGNORECASE,
 )
+_ANSWER_TO = re.compile(r"answer\W+(?:to|for|of|in)\b.*[:=]", re.IGNORECASE)  # convert the answer to weeks: 28 / 7
 _DELIMITERS = re.compile(r"\\[\[\]()\\$]|\$\$?")
 _CLOSES = {"$$": "$$", "$": "$", "\\[": "\\]", "\\(": "\\)"}
 _ALIGNED = re.compile(r"\\begin\{(?:align|gather|split|eqnarray)[a-z]*\*?\}(.*)\\end", re.DOTALL)
@@ -101,10 +102,12 @@ def closing_brace(text: str, start: int) -> int | None:
     return None
 
 
-def after_thinking(text: str) -> str:
-    """What follows the last `</think>`, or the whole text where that is nothing."""
+def answering(text: str) -> str:
+    """The part of an output that answers: after the last `</think>`, before a next question that a base model adds."""
     answer = text.rpartition("</think>")[2]
-    return answer if answer.strip() else text
+    answer = answer if answer.strip() else text
+    first = answer.partition("\nQuestion:")[0]
+    return first if first.strip() else answer
 
 
 def candidates(output: str, boxed_only: bool = False, numeric: bool = False) -> Iterator[Candidate]:
@@ -112,7 +115,7 @@ def candidates(output: str, boxed_only: bool = False, numeric: bool = False) -> 
 
     `numeric`: the gold is a number, so a number is looked for where there is no formula.
     """
-    text = after_thinking(output)
+    text = answering(output)
     box = last_box(text) or last_box(output)
     if box is None and not boxed_only:
         braceless = list(_BRACELESS_BOX.finditer(text))
@@ -206,10 +209,11 @@ def _looks_like_maths(span: str) -> bool:
 
 
 def _after_phrase(text: str) -> tuple[str | None, bool]:
-    """What follows the last "answer is" and True; without one, what follows "result is", "value is" ... and False."""
+    """What follows the last "answer is", and True; or what follows "result is" ... in the last line, and False."""
     matches = list(_PHRASE.finditer(text))
-    answers = [match for match in matches if "answer" in match[0].lower()]
-    for match in reversed(answers or matches[-1:]):
+    answers = [match for match in matches if "answer" in match[0].lower() and not _ANSWER_TO.search(match[0])]
+    last_line = text.rstrip().rfind("\n") + 1
+    for match in reversed(answers or [match for match in matches if match.start() >= last_line]):
         rest = _first_statement(text[match.end() : match.end() + 2 * BARE_CHARS])
         if rest:
             return rest, bool(answers)

@@ -19,7 +19,7 @@ from vllm_rast.evaluation.grading.classes import answer_class
 from vllm_rast.evaluation.grading.clean import clean
 from vllm_rast.evaluation.grading.compare import Rules
 from vllm_rast.evaluation.grading.decide import Decision, decide, rounding, tree
-from vllm_rast.evaluation.grading.extract import Candidate, after_thinking, candidates, last_box, last_boxes
+from vllm_rast.evaluation.grading.extract import Candidate, answering, candidates, last_box, last_boxes
 from vllm_rast.evaluation.grading.lineage import decide_lineage
 from vllm_rast.evaluation.grading.numbers import read_decimal
 from vllm_rast.evaluation.grading.pool import Pool
@@ -203,7 +203,7 @@ def _joined_boxes(gold: str, prediction: str) -> str | None:
     """Neighbouring boxes as one list, where the gold is a list of as many answers."""
     node = tree(gold)
     count = len(node.args) if node is not None and node.kind in {"list", "set"} else 0
-    boxes = last_boxes(after_thinking(prediction), count) if count > 1 else []
+    boxes = last_boxes(answering(prediction), count) if count > 1 else []
     return ", ".join(boxes) if len(boxes) == count and boxes else None
 
 
