@@ -38,7 +38,7 @@ _NUMBER = re.compile(
 )
 _WORD = re.compile(r"[A-Za-z]{2,}")
 _MARKUP = re.compile(r"\\(?:text|mbox|mathrm|textbf|operatorname)\s*\{[^{}]*\}|\\[A-Za-z]+")
-_SENTENCE_END = re.compile(r"\.(?=\s+[A-Z(\\$]|\s*$)|[!?](?=\s|$)|\n")
+_SENTENCE_END = re.compile(r"\.(?=\s+[A-Z(\\$]|\s*$)|(?<!\\)[!?](?=\s|$)|\n")
 
 
 class Candidate(NamedTuple):
@@ -203,9 +203,9 @@ def _last_row(maths: str) -> str:
 
 def _looks_like_maths(span: str) -> bool:
     """Whether what stands between two dollar signs is a formula and not prose between two sums of money."""
-    words = len(_WORD.findall(_MARKUP.sub(" ", span)))
-    money = span.lstrip()[:1].isdigit() and (words > 0 or span.rstrip()[-1:] in "=+-*/(,")
-    return bool(span.strip()) and words <= BARE_WORDS and not money
+    words = _WORD.findall(_MARKUP.sub(" ", span))
+    money = span.lstrip()[:1].isdigit() and (any(map(str.islower, words)) or span.rstrip()[-1:] in "=+-*/(,")
+    return bool(span.strip()) and len(words) <= BARE_WORDS and not money
 
 
 def _after_phrase(text: str) -> tuple[str | None, bool]:
