@@ -94,8 +94,9 @@ def check(grader: Grader, name: str, folder: str | None) -> int:
     seconds = time.perf_counter() - start
     statuses = ", ".join(f"{counts[s]} {s}" for s in ("timeout", "error", "no_answer"))
     print(
-        f"{name}: {counts['self']} golds against themselves and {counts['shifted']} against others, {counts['wrong']} wrong;"
-        f" {statuses}; without a shift: {sorted(unshifted) or 'none'}; {len(cases) / seconds:.0f}/s"
+        f"{name}: {counts['self']} golds against themselves and {counts['shifted']} against others,"
+        f" {counts['wrong']} wrong; {statuses}; without a shift: {sorted(unshifted) or 'none'};"
+        f" {len(cases) / seconds:.0f}/s"
     )
     return counts["wrong"]
 
