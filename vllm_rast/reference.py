@@ -75,9 +75,7 @@ class ReferenceLLM:
         return torch.stack([weighted([logits[t] for logits in every], weights) for t in range(len(token_ids))])
 
     @torch.inference_mode()
-    def steps(
-        self, token_ids: Sequence[int], alpha: Alpha | None = None
-    ) -> Generator[torch.Tensor, int, None]:
+    def steps(self, token_ids: Sequence[int], alpha: Alpha | None = None) -> Generator[torch.Tensor, int, None]:
         """Yield the next token's logits, [vocab]; send() the token that was chosen to get on."""
         weights = weight_row(self.config, alpha)
         caches: list[Any] = [None] * len(self.models)
