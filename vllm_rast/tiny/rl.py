@@ -39,8 +39,8 @@ class RLRecipe:
     seed: int = 1
 
 
-SMALL_RL = RLRecipe(known=200, steps=40, lr=2e-4, kl=0.3)
-LARGE_RL = RLRecipe(known=600, steps=60, lr=1e-4, kl=0.1)
+SMALL_RL = RLRecipe(known=200, steps=80, lr=3e-4, kl=0.2)
+LARGE_RL = RLRecipe(known=600, steps=50, lr=2e-4, kl=0.1)
 
 
 def reward(text: str, answer: int) -> float:
