@@ -189,6 +189,16 @@ def test_a_dry_run_shows_the_first_prompt_and_writes_nothing(capsys, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_warning_of_ours_is_one_line(tmp_path):
+    rows = tmp_path / "math500.jsonl"
+    rows.write_text(json.dumps({"unique_id": "a", "problem": "1 + 1?", "answer": "2", "subject": "s"}) + "\n")
+    command = ["generate", "--dry-run", *MODELS, "--benchmark", "math500", "--data", str(rows)]
+    done = subprocess.run([sys.executable, "-m", "vllm_rast", *command], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert done.stderr.startswith(f"vllm-rast: warning: math500: {rows} has 1 rows instead of 500")
+    assert done.stderr.count("\n") == 1
+
+
 def test_rows_with_several_pairs(capsys):
     more = ["--pair", "org/p2,,0.5", "--pair", "org/p3,org/n3", "--alpha", "2"]
     assert main([*DRY, *MODELS, *more, "--rows", "base,rast,one=1,all=1/0/-1,p=positive:2,n=negative:3"]) == 0

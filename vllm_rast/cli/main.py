@@ -9,8 +9,10 @@ import shlex
 import shutil
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from types import FrameType
+from typing import Any
 
 import vllm_rast
 from vllm_rast.cli.parser import Parser, unknown_option, with_dashes
@@ -20,6 +22,7 @@ from vllm_rast.errors import UserError
 COMMANDS = ("demo", "generate", "evaluate", "report", "sweep", "grade", "benchmarks", "doctor")
 
 PROGRAM = "vllm-rast"
+FORMAT_WARNING = warnings.formatwarning
 ERROR = 1
 USAGE = 2
 INTERRUPTED = 128 + signal.SIGINT
@@ -34,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand and return its exit code (see the module's constants; 0 is done)."""
     arguments = with_dashes(sys.argv[1:] if arguments is None else arguments)
     previous = signal.signal(signal.SIGTERM, terminate)
+    warnings.formatwarning = format_warning
     try:
         return run(arguments)
     except UserError as error:
@@ -54,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return fail(ERROR, f"{error}; go on with: {command(arguments)}")
     finally:
         signal.signal(signal.SIGTERM, previous)
+        warnings.formatwarning = FORMAT_WARNING
 
 
 def run(arguments: list[str]) -> int:
@@ -108,6 +113,13 @@ def command(arguments: Sequence[str]) -> str:
 def fail(code: int, message: str, prefix: str = "error: ") -> int:
     print(f"vllm-rast: {prefix}{message}", file=sys.stderr, flush=True)
     return code
+
+
+def format_warning(message: Any, category: type[Warning], *place: Any, **options: Any) -> str:
+    """Our own warnings are for users, who care for no place in the source."""
+    if category.__module__.startswith("vllm_rast."):
+        return f"vllm-rast: warning: {message}\n"
+    return FORMAT_WARNING(message, category, *place, **options)
 
 
 def terminate(signal_number: int, frame: FrameType | None) -> None:
