@@ -56,6 +56,7 @@ _REWRITES = [
         (r"\\lt(?![A-Za-z])", "<"),
         (r"\\gt(?![A-Za-z])", ">"),
         (r"\b(?:np|numpy|math|sympy)\.(?=[a-z])", ""),
+        (r"(?<=\d)\s*([aApP])\.\s?[mM]\.?", r" \1m"),
         (r"\*\*", "^"),
         (r"\\(?:langle|lparen)(?![A-Za-z])", "("),
         (r"\\(?:rangle|rparen)(?![A-Za-z])", ")"),

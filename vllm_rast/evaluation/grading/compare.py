@@ -317,7 +317,8 @@ def _regions(gold: Node, answer: Node, rules: Rules) -> Verdict:
             return False if gold.kind in _FORMULAS or answer.kind in _FORMULAS else None  # not solved, |x| < 2
         if "rel" in {gold.kind, answer.kind}:
             return _relations(gold, answer, rules)
-        return False if gold.kind in _FORMULAS or answer.kind in _FORMULAS else None
+        plain = any(n.kind in _FORMULAS or (n.kind == "list" and not looks_like_region(n)) for n in (gold, answer))
+        return False if plain else None
 
 
 def _bare_region(node: Node) -> Node:

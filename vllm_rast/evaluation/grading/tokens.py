@@ -45,7 +45,9 @@ SHORT_WORDS = word_set(
     " an are has was hrs hr min sec mph cm mm km kg mg ml ft lb lbs oz nm Hz eV kJ kW cal mol rad deg am pm"
     " AM PM USD usd per box boy man cat dog car pen cup red not nor non"
 )
-_UNITS_AFTER_NUMBERS = word_set("st nd rd th cm mm km kg mg ml mL nm ft lb lbs oz Hz eV kJ kW am pm AM PM in yd mi hr")
+_UNITS_AFTER_NUMBERS = word_set(
+    "st nd rd th Am Pm cm mm km kg mg ml mL nm ft lb lbs oz Hz eV kJ kW am pm AM PM in yd mi hr"
+)
 _RUN = re.compile(
     r"^([a-zA-Z]?)(arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|pi)([a-zA-Z]?)$"
 )
@@ -110,7 +112,9 @@ def _plain(match: re.Match[str], tokens: list[Token]) -> None:
     elif match["run"]:
         around = match.string[max(match.start() - 1, 0) : match.start()] + match.string[match.end() : match.end() + 1]
         inside = any(char in "^_{}()|" for char in around)
-        tokens.extend(_split_run(match["run"], bool(tokens) and tokens[-1].kind == "num", inside))
+        spaced = around[:1].isspace() and bool(tokens) and tokens[-1].text in {"\\pi", "}", ")"}
+        after_number = spaced or (bool(tokens) and tokens[-1].kind == "num")
+        tokens.extend(_split_run(match["run"], after_number, inside))
     elif match["dots"]:
         tokens.append(Token("letter", "..."))
     elif match["sign"] != '"':

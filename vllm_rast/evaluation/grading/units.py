@@ -21,6 +21,8 @@ for _kind, _names in {
              "oz ounce": "0.028349523125"},
     "money": {"dollar usd buck": 1, "cent penny pennies": "1/100"},
     "volume": {"liter litre l": 1, "ml milliliter millilitre": "1/1000"},
+    "before noon": {"am": 1},
+    "after noon": {"pm": 1},
     "angle": {"degree deg": 1, "radian rad": "57.29577951308232"},
 }.items():  # fmt: skip
     for _spellings, _size in _names.items():
