@@ -350,7 +350,8 @@ def _relations(gold: Node, answer: Node, rules: Rules) -> Verdict:
         return _same(gold, unnamed(answer), rules)
     if members[-1].kind == "sym" and "~" not in operators:
         return _same(gold, members[0], rules)
-    chain = len(members) > 2 or not any(map(symbols, members)) or not _contains(members[0], {"num"})
+    equation = _contains(members[0], {"num"}) or members[-1] == num(0)
+    chain = len(members) > 2 or not any(map(symbols, members)) or not equation
     if symbols(gold) or chain:  # 2 + 3 = 5, a + b = 4; x + x = 2x for 2x
         exact = members[operators.index("~")] if "~" in operators else members[-1]
         return _same(gold, members[-1] if symbols(exact) and not symbols(gold) else exact, rules)
