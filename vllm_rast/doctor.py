@@ -110,7 +110,18 @@ def examine_plugin() -> Iterator[Finding]:
 
 
 def examine_kernel() -> Iterator[Finding]:
-    yield Finding("combine_logits", "torch", "the only implementation of this release")
+    """Loads the libraries, and builds what is not built yet: what an engine would find."""
+    if importlib.util.find_spec("torch") is None:
+        return
+    import torch
+
+    from vllm_rast.kernels import choose
+
+    devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    for device in devices:
+        choice = choose(device)
+        name = "combine_logits" if device == "cpu" else f"combine_logits on {device}"
+        yield Finding(name, choice.implementation, choice.reason)
 
 
 def examine_models() -> Iterator[Finding]:

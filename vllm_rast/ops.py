@@ -6,6 +6,11 @@ from collections.abc import Sequence
 
 import torch
 
+from vllm_rast.kernels import native
+
+LOGITS_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+MAX_NATIVE_MODELS = 16  # as many descriptions as travel in the arguments of one CUDA launch
+
 
 def combine_logits(
     logits: Sequence[torch.Tensor], weights: torch.Tensor, out: torch.Tensor | None = None
@@ -19,18 +24,73 @@ def combine_logits(
 
     A model whose weight in a row is 0 is not read there, so its infinities and nans do no harm. Columns beyond the
     vocabulary of a model that takes part are -inf. A row that takes one model with weight 1 is an exact copy of it.
+    Every implementation rounds alike, so the result does not depend on which one runs (`vllm_rast.kernels`).
+
+    No gradients. Raises ValueError where shapes, dtypes or devices do not fit.
     """
-    num_rows, vocab = logits[0].shape
+    check(logits, weights, out)
     if out is None:
-        out = torch.empty(num_rows, vocab, dtype=torch.float32, device=logits[0].device)
+        out = torch.empty(logits[0].shape, dtype=torch.float32, device=logits[0].device)
+    if not native(out.device.type) or len(logits) > MAX_NATIVE_MODELS or not has_adjacent_columns(out):
+        combine_with_torch(logits, weights, out)
+    else:
+        torch.ops.vllm_rast.combine_logits(
+            [some if has_adjacent_columns(some) else some.contiguous() for some in logits], weights, out
+        )
+    return out
+
+
+def has_adjacent_columns(matrix: torch.Tensor) -> bool:
+    return matrix.stride(1) == 1 or matrix.shape[1] <= 1
+
+
+def check(logits: Sequence[torch.Tensor], weights: torch.Tensor, out: torch.Tensor | None) -> None:
+    """Raises ValueError, one line that names the argument."""
+    if not logits or any(some.dim() != 2 for some in logits):
+        raise ValueError("logits: must be one matrix [num_rows, vocab] for each model, at least one")
+    shape, device = logits[0].shape, logits[0].device
+    for model, some in enumerate(logits):
+        if some.shape[0] != shape[0] or some.device != device:
+            raise ValueError(
+                f"logits[{model}]: {some.shape[0]} rows on {some.device}, but {shape[0]} on {device} in logits[0]"
+            )
+        if some.dtype not in LOGITS_DTYPES:
+            raise ValueError(f"logits[{model}]: {some.dtype} is none of float32, bfloat16, float16")
+    if weights.shape != (shape[0], len(logits)) or weights.dtype != torch.float32 or weights.device != device:
+        raise ValueError(
+            f"weights: must be float32 {[shape[0], len(logits)]} on {device}, "
+            f"got {weights.dtype} {list(weights.shape)} on {weights.device}"
+        )
+    if out is not None and (out.shape != shape or out.dtype != torch.float32 or out.device != device):
+        raise ValueError(
+            f"out: must be float32 {list(shape)} on {device}, got {out.dtype} {list(out.shape)} on {out.device}"
+        )
+
+
+def combine_with_torch(logits: Sequence[torch.Tensor], weights: torch.Tensor, out: torch.Tensor) -> None:
+    """The same in plain torch, into `out`: what the kernels are tested against, and what runs where there is none."""
+    vocab = out.shape[1]
     total = torch.full_like(out, -0.0)  # the one number that adds nothing to any other, 0.0 included
+    taking_part = weights != 0
     for model, model_logits in enumerate(logits):
-        weight = weights[:, model : model + 1]
-        taking_part = weight != 0
         width = min(vocab, model_logits.shape[1])
-        term = weight * model_logits[:, :width].float()
+        term = weights[:, model : model + 1] * model_logits[:, :width].float()
         # where() and not a product: 0 * inf would be nan.
-        total[:, :width] += torch.where(taking_part, term, -0.0)
-        if width < vocab:
-            total[:, width:].masked_fill_(taking_part, float("-inf"))
-    return out.copy_(total)
+        total[:, :width] += torch.where(taking_part[:, model : model + 1], term, -0.0)
+    for model, model_logits in enumerate(logits):
+        if model_logits.shape[1] < vocab:
+            total[:, model_logits.shape[1] :].masked_fill_(taking_part[:, model : model + 1], float("-inf"))
+    out.copy_(total)
+
+
+# The libraries' functions stand before this one on their own devices. Only its schema says that `out` is written.
+_library = torch.library.Library("vllm_rast", "FRAGMENT")
+_library.define(
+    "combine_logits(Tensor[] logits, Tensor weights, Tensor(a!) out) -> ()", tags=(torch.Tag.pt2_compliant_tag,)
+)
+_library.impl("combine_logits", combine_with_torch, "CompositeExplicitAutograd")
+
+
+@torch.library.register_fake("vllm_rast::combine_logits", lib=_library)
+def _fake(logits: Sequence[torch.Tensor], weights: torch.Tensor, out: torch.Tensor) -> None:
+    """Nothing but `out` changes, and its shape stays."""

@@ -19,6 +19,7 @@ from vllm_rast.engine.checks import check_engine
 from vllm_rast.engine.members import rast_config
 from vllm_rast.engine.plugin import LOAD_FORMAT, WORKER_CLS
 from vllm_rast.errors import UserError
+from vllm_rast.kernels import prepare
 from vllm_rast.weights import weight_row
 
 
@@ -49,6 +50,7 @@ def checking_engine(create_engine_config: Any) -> Any:
         vllm_config: VllmConfig = create_engine_config(self, *args, **kwargs)
         if mixing:
             check_engine(vllm_config)
+            prepare()
         return vllm_config
 
     return wrapped

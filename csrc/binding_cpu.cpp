@@ -1,0 +1,61 @@
+// torch.ops.vllm_rast.combine_logits on the CPU: picks the instruction set once, works on torch's own threads.
+#include <atomic>
+#include <cstring>
+
+#include "binding.h"
+
+namespace vllm_rast {
+namespace {
+
+struct InstructionSet {
+  const char* name;
+  bool supported;
+  CombineTiles run;
+};
+
+// The best first. GCC's and clang's own look at cpuid also asks whether the system saves the wide registers.
+const InstructionSet kInstructionSets[] = {
+#if defined(__x86_64__)
+    {"avx512",
+     __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("avx512vl"),
+     avx512::combine_tiles},
+    {"avx2", __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"), avx2::combine_tiles},
+#endif
+    {"baseline", true, baseline::combine_tiles},
+};
+
+const InstructionSet* find(const char* name) {
+  for (const InstructionSet& set : kInstructionSets) {
+    if (set.supported && (name == nullptr || std::strcmp(set.name, name) == 0)) return &set;
+  }
+  return nullptr;
+}
+
+std::atomic<const InstructionSet*> chosen{find(nullptr)};
+
+// A thread is worth waking for about 20 microseconds of work, which is this many numbers read.
+constexpr int64_t kNumbersPerThread = 131072;
+
+void combine_logits(std::vector<Tensor> logits, Tensor weights, Tensor out) {
+  std::vector<ModelLogits> models;
+  const Combination combination = describe(logits, weights, out, models);
+  const int64_t tiles = combination.num_rows * tiles_per_row(combination.vocab);
+  const int64_t numbers_per_tile = kTileColumns * (combination.num_models + 1);
+  const int64_t grain = (kNumbersPerThread + numbers_per_tile - 1) / numbers_per_tile;
+  const CombineTiles run = chosen.load()->run;
+  torch::stable::parallel_for(0, tiles, grain, [&](int64_t first, int64_t end) { run(combination, first, end); });
+}
+
+}  // namespace
+}  // namespace vllm_rast
+
+// The name of the instruction set in use. Another one that this processor has may be named, for tests.
+extern "C" __attribute__((visibility("default"))) const char* vllm_rast_cpu_isa(const char* wanted) {
+  if (const auto* set = vllm_rast::find(wanted); wanted != nullptr && set != nullptr) vllm_rast::chosen = set;
+  return vllm_rast::chosen.load()->name;
+}
+
+STABLE_TORCH_LIBRARY_IMPL(vllm_rast, CPU, library) {
+  library.impl("combine_logits", TORCH_BOX(&vllm_rast::combine_logits));
+}
