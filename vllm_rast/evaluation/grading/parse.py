@@ -171,7 +171,9 @@ class _Parser:
     def _words_in_relation(self) -> Node:
         """`Area = 5 cm`: the words before the last = only name what it is."""
         last = max((i for i, t in enumerate(self.tokens) if t.text in {"=", ":"} and t.kind == "sign"), default=0)
-        if not last or last + 1 >= len(self.tokens) or _depth_at(self.tokens, last):
+        before = self.tokens[:last]
+        formula = any(t.kind == "num" or t.text in {"+", "-", "*", "/", "^"} for t in before[: _first_equals(before)])
+        if not last or formula or last + 1 >= len(self.tokens) or _depth_at(self.tokens, last):
             raise Unreadable("words in the middle of a formula")
         return self.sub(self.tokens[last + 1 :]).item()
 
@@ -510,6 +512,10 @@ def _split(tokens: list[Token], separates: Callable[[Token], bool]) -> list[list
         else:
             pieces[-1].append(token)
     return pieces
+
+
+def _first_equals(tokens: list[Token]) -> int:
+    return next((i for i, t in enumerate(tokens) if t.text == "=" and t.kind == "sign"), len(tokens))
 
 
 def _is_unit(tokens: list[Token]) -> bool:

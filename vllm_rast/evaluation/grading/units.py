@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-# name: (what it measures, how many of the first unit of that kind)
-_UNITS: dict[str, tuple[str, Fraction]] = {}
-for _kind, _names in {
+_KINDS: dict[str, dict[str, int | str]] = {
     "length": {
         "m meter metre": 1, "cm centimeter centimetre": "1/100", "mm millimeter millimetre": "1/1000",
         "km kilometer kilometre": 1000, "inch in inches": "0.0254", "ft foot feet": "0.3048", "yard yd": "0.9144",
@@ -24,10 +22,14 @@ for _kind, _names in {
     "before noon": {"am": 1},
     "after noon": {"pm": 1},
     "angle": {"degree deg": 1, "radian rad": "57.29577951308232"},
-}.items():  # fmt: skip
-    for _spellings, _size in _names.items():
-        for _name in _spellings.split():
-            _UNITS[_name] = (_kind, Fraction(str(_size)))
+}  # fmt: skip
+# name: (what it measures, how many of the first unit of that kind)
+_UNITS = {
+    name: (kind, Fraction(size))
+    for kind, units in _KINDS.items()
+    for names, size in units.items()
+    for name in names.split()
+}
 
 _POWERS = {"square": 2, "sq": 2, "squared": 2, "cubic": 3, "cubed": 3}
 
