@@ -91,7 +91,7 @@ class Ensemble(nn.Module):
         logits = [self.head(column, states, weights) for column, states in enumerate(hidden)]
         if logits[0] is None:
             return None
-        return combine_logits(logits, weights)
+        return combine_logits(logits, weights, out=logits[0] if logits[0].dtype == torch.float32 else None)
 
     def head(self, column: int, hidden: torch.Tensor, weights: torch.Tensor) -> torch.Tensor | None:
         """One model's logits, [num_rows, its vocabulary]; a small model's end at the tokenizer's last id."""
