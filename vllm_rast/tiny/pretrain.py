@@ -118,7 +118,7 @@ def pretrain(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, device: str = "
     ]
     decay = recipe.steps // 3
     schedules = [
-        get_wsd_schedule(o, num_warmup_steps=50, num_decay_steps=decay, num_training_steps=recipe.steps)
+        get_wsd_schedule(o, num_warmup_steps=recipe.steps // 20, num_decay_steps=decay, num_training_steps=recipe.steps)
         for o in optimizers
     ]
     stream, began = documents(recipe, rng), time.monotonic()
