@@ -39,6 +39,7 @@ inline Combination describe(const std::vector<Tensor>& logits, const Tensor& wei
   STD_TORCH_CHECK(out.dim() == 2 && out.scalar_type() == ScalarType::Float, "out: must be a float32 matrix");
   const int64_t num_rows = out.size(0);
   const int64_t num_models = static_cast<int64_t>(logits.size());
+  STD_TORCH_CHECK(num_models <= kMaxModels, "logits: more than 16 models");
   check_matrix(out, "out", num_rows);
   STD_TORCH_CHECK(weights.scalar_type() == ScalarType::Float && weights.dim() == 2 && weights.size(0) == num_rows &&
                       weights.size(1) == num_models,

@@ -10,7 +10,6 @@ namespace vllm_rast {
 namespace {
 
 void combine_logits(std::vector<Tensor> logits, Tensor weights, Tensor out) {
-  STD_TORCH_CHECK(static_cast<int64_t>(logits.size()) <= kMaxCudaModels, "logits: more than 16 models");
   std::vector<ModelLogits> models;
   const Combination combination = describe(logits, weights, out, models);
   const int32_t device = out.get_device_index();

@@ -12,6 +12,9 @@
 
 namespace vllm_rast {
 
+// The models' descriptions travel in a CUDA launch's arguments, so that graphs may replay it.
+constexpr int64_t kMaxModels = 16;
+
 enum class LogitsType : int32_t { float32, bfloat16, float16 };
 
 struct ModelLogits {
@@ -23,7 +26,7 @@ struct ModelLogits {
 
 struct Combination {
   const ModelLogits* models;  // [num_models], in host memory
-  int64_t num_models;
+  int64_t num_models;         // at most kMaxModels
   const float* weights;  // [num_rows, num_models]
   int64_t weight_row_stride, weight_model_stride;
   float* out;  // [num_rows, vocab], columns beside one another
@@ -48,7 +51,6 @@ void combine_tiles(const Combination&, int64_t first_tile, int64_t end_tile);
 }
 
 // CUDA: queues the work on `stream` (a cudaStream_t) and returns a cudaError_t; never waits, allocates nothing.
-constexpr int64_t kMaxCudaModels = 16;  // their descriptions travel in the launch's arguments, so graphs may replay it
 int combine_on_cuda(const Combination&, void* stream);
 const char* cuda_error_text(int error);
 

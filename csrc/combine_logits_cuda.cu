@@ -15,7 +15,7 @@ constexpr int64_t kMaxBlocks = 1 << 16;
 
 struct Arguments {
   Combination combination;  // its `models` points to host memory: the copies below are used
-  ModelLogits models[kMaxCudaModels];
+  ModelLogits models[kMaxModels];
 };
 
 // fp16 to fp32, exact, without cuda_fp16.h
