@@ -57,7 +57,11 @@ void add(const Part* parts, float* out, int64_t columns) {
     rest[m] = static_cast<const typename Rest::Element*>(parts[m].logits);
     weight[m] = parts[m].weight;
   }
+#if defined(__clang__)
+#pragma clang loop vectorize(assume_safety)
+#else
 #pragma GCC ivdep
+#endif
   for (int64_t v = 0; v < columns; ++v) {
     float sum = weight[0] * First::load(first[v]);
     if constexpr (onto) sum = out[v] + sum;

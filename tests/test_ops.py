@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from vllm_rast import build, kernels
+from vllm_rast.doctor import examine_kernel
 from vllm_rast.ops import combine_logits, combine_with_torch
 
 ROOT = Path(__file__).parent.parent
@@ -21,9 +22,8 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 ODD_COLUMNS = (1, 7, 31, 2047, 2048, 2049)  # around a tile of 2048, too
 Capsys = pytest.CaptureFixture[str]
 
-needs_library = pytest.mark.skipif(
-    kernels.choose("cpu").library is None, reason=f"no CPU library: {kernels.choose('cpu').reason}"
-)
+DECIDED = kernels.choose("cpu")
+needs_library = pytest.mark.skipif(DECIDED.library is None, reason=f"no CPU library: {DECIDED.reason}")
 
 
 def ref_combine(logits: list[torch.Tensor], weights: torch.Tensor) -> torch.Tensor:
@@ -120,7 +120,7 @@ def test_every_number_of_16_bits_and_the_special_ones(dtype: torch.dtype) -> Non
 
 @needs_library
 def test_instruction_sets_agree() -> None:
-    library = kernels.choose("cpu").library
+    library = DECIDED.library
     assert library is not None
     best = kernels.instruction_set(library)
     logits, weights = random_case(9, 5003, 4, seed=3)
@@ -196,7 +196,7 @@ def test_the_binding_refuses_what_would_read_beyond() -> None:
 def test_every_build_is_vectorised() -> None:
     """Every loop of every build multiplies in registers of that build's full width."""
     listing = subprocess.run(
-        ["objdump", "-d", "-C", "--no-show-raw-insn", str(kernels.choose("cpu").library)],
+        ["objdump", "-d", "-C", "--no-show-raw-insn", str(DECIDED.library)],
         capture_output=True,
         text=True,
         check=True,
@@ -217,6 +217,7 @@ def test_every_build_is_vectorised() -> None:
 def undecided(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """This process as before its first choice, with an empty cache, which is given."""
     monkeypatch.setattr(kernels, "_choices", {})
+    monkeypatch.setattr(torch.version, "cuda", None)  # one device, one line
     monkeypatch.setenv("VLLM_RAST_CACHE", str(tmp_path / "cache"))
     for name in (kernels.OVERRIDE, f"{kernels.FAILED}_CPU"):
         monkeypatch.setenv(name, "")  # so that what give_up writes is undone
@@ -247,6 +248,18 @@ def test_a_library_of_another_torch(undecided: Path, monkeypatch: pytest.MonkeyP
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
+@needs_library
+def test_a_packaged_library_comes_first(undecided: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capsys) -> None:
+    assert DECIDED.library is not None
+    monkeypatch.setattr(kernels, "PACKAGED", DECIDED.library.parent)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    kernels.prepare()
+    assert kernels.choose("cpu").reason == "packaged library"
+    finding, *_ = examine_kernel()
+    assert (finding.value, finding.reason, finding.fine) == (DECIDED.implementation, "packaged library", True)
+    assert not undecided.exists() and not capsys.readouterr().err
+
+
 def test_override(undecided: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capsys) -> None:
     monkeypatch.setenv(kernels.OVERRIDE, "torch")
     kernels.prepare()
@@ -272,10 +285,10 @@ def start(cache: Path, code: str, **environment: str) -> subprocess.Popen[str]:
 
 def test_without_a_compiler_a_process_and_its_child_warn_once(tmp_path: Path) -> None:
     child = "from vllm_rast.kernels import choose; print(choose('cpu').implementation, flush=True)"
-    parent = "from vllm_rast.kernels import prepare; import subprocess, sys; prepare(); prepare()\n"
-    process = start(tmp_path, f"{parent}subprocess.run([sys.executable, '-c', {child!r}])", CXX="no-such-compiler")
+    parent = f"{child}\nimport subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    process = start(tmp_path, parent, CXX="no-such-compiler", VLLM_RAST_KERNEL="cpu")
     out, err = process.communicate(timeout=120)
-    assert out == "torch\n"
+    assert out == "torch\ntorch\n"
     assert len(err.splitlines()) == 1 and "no C++ compiler" in err and "set CXX" in err
 
 

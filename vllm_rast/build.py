@@ -93,10 +93,10 @@ def commands(kind: str, folder: Path, target: Path) -> tuple[list[list[str]], li
     compile_binding = [*binding, "-c", str(source / f"binding_{kind}.cpp"), "-o", str(folder / "binding.o")]
     libraries = [f"-L{torch_folder / 'lib'}", "-ltorch_cpu", "-lc10"]
     if kind == "cuda":
-        kernel = [nvcc(), "-ccbin", cxx()[0], "-std=c++17", "-O3", "-Xcompiler", "-fPIC,-fvisibility=hidden", *GPUS]
+        kernel = [nvcc(), "-std=c++17", "-O3", "-Xcompiler", "-fPIC,-fvisibility=hidden", *GPUS]
         compile_kernel = [*kernel, "-c", str(source / "combine_logits_cuda.cu"), "-o", str(folder / "kernel.o")]
         objects = [str(folder / "binding.o"), str(folder / "kernel.o")]
-        link = [nvcc(), "-ccbin", cxx()[0], "-shared", *objects, *libraries, "-ltorch_cuda", "-o", str(target)]
+        link = [nvcc(), "-shared", *objects, *libraries, "-ltorch_cuda", "-o", str(target)]
         return [compile_binding, compile_kernel], link
     kernels = [
         [*cxx(), *KERNEL, *flags, f"-DISA={name}", "-c", str(source / "combine_logits_cpu.cpp"), "-o"]
