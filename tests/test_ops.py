@@ -297,7 +297,7 @@ def test_two_build_at_once_then_half_a_file_and_a_lock_left_behind(
     undecided: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One cache for both, because a build costs seconds."""
-    other = start(undecided, "from vllm_rast.build import built_library; print(built_library('cpu'))")
+    other = start(undecided, "from vllm_rast.kernels import choose; print(choose('cpu').library)")
     library = build.built_library("cpu")
     out, err = other.communicate(timeout=120)
     assert (out, err) == (f"{library}\n", "")

@@ -23,6 +23,12 @@ KINDS = ("cpu", "cuda")
 FAILED = "VLLM_RAST_KERNEL_FAILED"
 PACKAGED = Path(__file__).parent / "lib"
 
+# torch.ops.vllm_rast.combine_logits: vllm_rast.ops implements it for every device, a library for its own before that.
+operation = torch.library.Library("vllm_rast", "FRAGMENT")
+operation.define(
+    "combine_logits(Tensor[] logits, Tensor weights, Tensor(a!) out) -> ()", tags=(torch.Tag.pt2_compliant_tag,)
+)
+
 
 @dataclass(frozen=True)
 class Choice:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from vllm_rast.kernels import native
+from vllm_rast.kernels import native, operation
 
 LOGITS_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 MAX_NATIVE_MODELS = 16  # as many descriptions as travel in the arguments of one CUDA launch
@@ -83,14 +83,9 @@ def combine_with_torch(logits: Sequence[torch.Tensor], weights: torch.Tensor, ou
     out.copy_(total)
 
 
-# The libraries' functions stand before this one on their own devices. Only its schema says that `out` is written.
-_library = torch.library.Library("vllm_rast", "FRAGMENT")
-_library.define(
-    "combine_logits(Tensor[] logits, Tensor weights, Tensor(a!) out) -> ()", tags=(torch.Tag.pt2_compliant_tag,)
-)
-_library.impl("combine_logits", combine_with_torch, "CompositeExplicitAutograd")
+operation.impl("combine_logits", combine_with_torch, "CompositeExplicitAutograd")
 
 
-@torch.library.register_fake("vllm_rast::combine_logits", lib=_library)
+@torch.library.register_fake("vllm_rast::combine_logits", lib=operation)
 def _fake(logits: Sequence[torch.Tensor], weights: torch.Tensor, out: torch.Tensor) -> None:
     """Nothing but `out` changes, and its shape stays."""
