@@ -29,6 +29,7 @@ def fake_text(job: Job) -> str:
 
 class FakeBackend:
     device = "none"
+    rows_apart = False
     tokenizer = None
 
     def __init__(self, delay_s: float = 0.0):

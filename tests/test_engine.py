@@ -145,16 +145,36 @@ def test_padding_ids_are_never_sampled_by_a_mix(engine: Any, reference: Referenc
     assert decode(engine, [[*prompt, 110, 97, 5]], ["base"]) == expected(reference, [[*prompt, 110, 97, 5]], ["base"])
 
 
-def test_a_warm_prefix_cache_serves_every_alpha(engine: Any, reference: ReferenceLLM) -> None:
-    prompts = make_prompts(1, seed=9, shortest=100, longest=100) * 3
+def test_prefix_cache_cold_and_warm(engine: Any, reference: ReferenceLLM) -> None:
+    """On a CPU a request leaves no keys and values of models that it does not use: only like finds like."""
+    prompts = make_prompts(1, seed=9, shortest=100, longest=100) * 4
     engine.reset_prefix_cache()
-    cold = decode(engine, prompts[:1], ["base"])
+    alphas = ["base", 1, 0.5, 0]
     requests = [{"prompt_token_ids": prompt} for prompt in prompts]
-    outputs = engine.generate(requests, [params(a) for a in ("base", 1, 0.5)], use_tqdm=False)
-    assert all(output.num_cached_tokens >= 64 for output in outputs)
-    answers = [list(output.outputs[0].token_ids) for output in outputs]
-    assert answers == expected(reference, prompts, ["base", 1, 0.5])
-    assert cold == answers[:1]
+    for cached in ([0, 0, 96, 96], [96, 96, 96, 96]):
+        answers = []
+        for request, alpha, tokens in zip(requests, alphas, cached, strict=True):
+            (output,) = engine.generate([request], [params(alpha)], use_tqdm=False)
+            assert output.num_cached_tokens == tokens
+            answers.append(list(output.outputs[0].token_ids))
+        assert answers == expected(reference, prompts, alphas)
+    assert decode(engine, prompts, alphas) == answers
+
+
+def test_models_that_no_request_uses_do_not_run(engine: Any, reference: ReferenceLLM) -> None:
+    (model,) = engine.apply_model(lambda model: model)
+    calls: list[int] = []
+    hooks = [
+        member.register_forward_hook(lambda *_, column=column: calls.append(column))
+        for column, member in enumerate(model.members)
+    ]
+    (prompt,) = make_prompts(1, seed=16)
+    for alpha, used in [("base", {0}), ("positive", {1}), (0, {0}), (1, {0, 1, 2}), ("negative", {2})]:
+        calls.clear()
+        assert decode(engine, [prompt], [alpha]) == expected(reference, [prompt], [alpha])
+        assert set(calls) == used
+    for hook in hooks:
+        hook.remove()
 
 
 def test_stop_strings_and_chat(engine: Any) -> None:

@@ -13,7 +13,7 @@ What is used, and where:
 - `state`: a `ModelState` of the V2 runner (CUDA's default) that does the same through `add_request`, `prepare_inputs`.
 - `worker`: `worker_cls`; the GPU worker's `_make_model_runner` and the CPU worker's `CPUModelRunner` name.
 - `patches`: two functions of vLLM are wrapped, because no public hook exists: `EngineArgs.create_engine_config`
-  (checks before anything loads) and `InputProcessor._validate_params` (checks of a request in the front end).
+  (checks before anything loads) and `InputProcessor.process_inputs` (checks of a request in the front end).
 - `checks`, `plan`: read `ModelConfig` and `VllmConfig`.
 - `plugin`: `register()`, the `vllm.general_plugins` entry point, which vLLM runs in every process.
 """

@@ -33,10 +33,14 @@ class Ensemble(nn.Module):
         *,
         members: Sequence[nn.Module],
         vocab_sizes: Sequence[int],
+        widths: Sequence[int],
         config: RastConfig,
     ) -> None:
         super().__init__()
-        self.vocab_sizes = vocab_sizes
+        self.vocab_sizes = list(vocab_sizes)
+        self.widths = list(widths)
+        # Which models the requests of this step use; the V1 runner says so on a CPU (members.skips_idle_models).
+        self.active = (True,) * len(members)
         self.members = nn.ModuleList(members)
         self.rast_config = config
         model_config = vllm_config.model_config
@@ -65,11 +69,20 @@ class Ensemble(nn.Module):
         inputs_embeds: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Hidden states of all models and the weights, [num_tokens, sum of hidden sizes + weight columns]."""
-        hidden = [member(self.known_ids(input_ids, column), positions) for column, member in enumerate(self.members)]
-        self.widths = [states.shape[-1] for states in hidden]
+        hidden = []
+        for column, member in enumerate(self.members):
+            if self.active[column]:
+                hidden.append(member(self.known_ids(input_ids, column), positions))
+                self.widths[column] = hidden[-1].shape[-1]
+            else:
+                hidden.append(self.unread(positions.shape[-1], self.widths[column], self.hidden_dtype))
         # A float32 weight is carried as the same bits in one or two columns of the rows' dtype, never rounded.
         weights = self.token_weights[: hidden[0].shape[0]].view(hidden[0].dtype)
         return torch.cat([*hidden, weights], dim=-1)
+
+    def unread(self, rows: int, columns: int, dtype: torch.dtype) -> torch.Tensor:
+        """Room for what an idle model would have given; its weight is 0, so nobody reads it."""
+        return torch.empty(rows, columns, dtype=dtype, device=self.token_weights.device)
 
     def known_ids(self, input_ids: torch.Tensor | None, column: int) -> torch.Tensor | None:
         """Ids that a model has an embedding for, [num_tokens].
@@ -88,17 +101,18 @@ class Ensemble(nn.Module):
         """
         *hidden, carried = rows.split([*self.widths, rows.shape[-1] - sum(self.widths)], dim=-1)
         weights = carried.contiguous().view(torch.float32)
-        logits = [self.head(column, states, weights) for column, states in enumerate(hidden)]
-        if logits[0] is None:
+        heads = [self.head(column, states) for column, states in enumerate(hidden)]
+        logits = [some for some in heads if some is not None]
+        if len(logits) < len(heads):
             return None
         return combine_logits(logits, weights, out=logits[0] if logits[0].dtype == torch.float32 else None)
 
-    def head(self, column: int, hidden: torch.Tensor, weights: torch.Tensor) -> torch.Tensor | None:
+    def head(self, column: int, hidden: torch.Tensor) -> torch.Tensor | None:
         """One model's logits, [num_rows, its vocabulary]; a small model's end at the tokenizer's last id."""
-        if column > 0 and not weights.is_cuda and not weights[:, column].any():
-            # Nobody in this batch uses the model. On CUDA the question would cost a synchronisation.
-            return hidden.new_empty(hidden.shape[0], self.num_ids or 0, dtype=torch.float32)
-        logits = self.members[column].compute_logits(hidden.contiguous())
+        if self.active[column]:
+            logits = self.members[column].compute_logits(hidden.contiguous())
+        else:
+            logits = self.unread(hidden.shape[0], self.vocab_sizes[column], torch.float32)
         return logits if logits is None or column == 0 else logits[:, : self.num_ids]
 
     @staticmethod

@@ -34,7 +34,8 @@ class RastModelLoader(BaseModelLoader):
             for column, small_config in enumerate(model_configs[1:], start=1)
         ]
         vocab_sizes = [member_config.get_vocab_size() for member_config in model_configs]
-        return Ensemble(vllm_config, members=[base, *small], vocab_sizes=vocab_sizes, config=config)
+        widths = [member_config.get_hidden_size() for member_config in model_configs]
+        return Ensemble(vllm_config, members=[base, *small], vocab_sizes=vocab_sizes, widths=widths, config=config)
 
     def download_model(self, model_config: ModelConfig) -> None:
         get_model_loader(replace(self.load_config, load_format="auto")).download_model(model_config)

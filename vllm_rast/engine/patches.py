@@ -16,7 +16,7 @@ from vllm.exceptions import VLLMValidationError
 from vllm.v1.engine.input_processor import InputProcessor
 
 from vllm_rast.engine.checks import check_engine
-from vllm_rast.engine.members import rast_config
+from vllm_rast.engine.members import rast_config, skips_idle_models
 from vllm_rast.engine.plugin import LOAD_FORMAT, WORKER_CLS
 from vllm_rast.errors import UserError
 from vllm_rast.kernels import prepare
@@ -30,7 +30,7 @@ class RequestError(VLLMValidationError, UserError):
 def apply_patches() -> None:
     """Wrap both functions."""
     EngineArgs.create_engine_config = checking_engine(EngineArgs.create_engine_config)  # type: ignore[method-assign]
-    InputProcessor._validate_params = checking_requests(InputProcessor._validate_params)  # type: ignore[method-assign]
+    InputProcessor.process_inputs = checking_requests(InputProcessor.process_inputs)  # type: ignore[method-assign]
 
 
 def checking_engine(create_engine_config: Any) -> Any:
@@ -67,25 +67,30 @@ def name_our_parts(engine_args: EngineArgs) -> None:
         engine_args.load_format = LOAD_FORMAT
 
 
-def checking_requests(validate_params: Any) -> Any:
+def checking_requests(process_inputs: Any) -> Any:
     """vLLM 0.32 checks unknown `extra_args` nowhere, and an exception in a worker ends the engine for everybody.
 
-    Every request of every entry point passes here, before it is queued.
+    Every request of every entry point passes here, before it is queued. Where idle models are skipped, a request leaves
+    no keys and values of the models it does not use, so it must not share cached blocks with one that uses others:
+    `cache_salt` is vLLM's own way to keep prefixes apart.
     """
 
-    @functools.wraps(validate_params)
-    def wrapped(self: InputProcessor, params: Any, *args: Any, **kwargs: Any) -> Any:
-        result = validate_params(self, params, *args, **kwargs)
-        if isinstance(params, SamplingParams) and params.extra_args and "alpha" in params.extra_args:
-            # Read once for each engine: reading looks at the models' folders.
-            if not hasattr(self, "_rast_config"):
-                self._rast_config = rast_config(self.vllm_config)  # type: ignore[attr-defined]
-            config = self._rast_config  # type: ignore[attr-defined]
-            if config is not None:
-                try:
-                    weight_row(config, params.extra_args["alpha"])
-                except UserError as error:
-                    raise RequestError(str(error)) from None
-        return result
+    @functools.wraps(process_inputs)
+    def wrapped(self: InputProcessor, request_id: str, prompt: Any, params: Any, *args: Any, **kwargs: Any) -> Any:
+        # Read once for each engine: reading looks at the models' folders.
+        if not hasattr(self, "_rast_config"):
+            self._rast_config = rast_config(self.vllm_config)  # type: ignore[attr-defined]
+        config = self._rast_config  # type: ignore[attr-defined]
+        if config is None or not isinstance(params, SamplingParams):
+            return process_inputs(self, request_id, prompt, params, *args, **kwargs)
+        try:
+            row = weight_row(config, (params.extra_args or {}).get("alpha"))
+        except UserError as error:
+            raise RequestError(str(error)) from None
+        request = process_inputs(self, request_id, prompt, params, *args, **kwargs)
+        if skips_idle_models():
+            used = "".join("1" if weight else "0" for weight in row)
+            request.cache_salt = f"{request.cache_salt or ''}|models {used}"
+        return request
 
     return wrapped

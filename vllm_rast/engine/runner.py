@@ -10,6 +10,7 @@ from vllm.v1.worker.cpu_model_runner import CPUModelRunner
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
 from vllm_rast.engine.ensemble import Ensemble
+from vllm_rast.engine.members import skips_idle_models
 
 
 class TokenWeights:
@@ -20,6 +21,7 @@ class TokenWeights:
         max_tokens, num_models = ensemble.token_weights.shape
         pinned = ensemble.token_weights.is_cuda
         self.staging = torch.empty(max_tokens, num_models, pin_memory=pinned)
+        self.skips_idle_models = skips_idle_models()
         self.known: dict[str, tuple[float, ...]] = {}
         self.req_ids: list[str] = []
         self.rows = np.empty((0, num_models), dtype=np.float32)
@@ -36,6 +38,8 @@ class TokenWeights:
             self.known = {req_id: self.known.get(req_id) or self.row(requests[req_id]) for req_id in req_ids}
             self.rows = np.array(list(self.known.values()), dtype=np.float32)
             self.req_ids = list(req_ids)
+            if self.skips_idle_models:
+                self.ensemble.active = tuple((self.rows != 0).any(axis=0).tolist())
         total = int(num_tokens.sum())
         staged = self.staging[:total]
         np.copyto(staged.numpy(), np.repeat(self.rows, num_tokens, axis=0))

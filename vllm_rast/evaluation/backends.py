@@ -85,7 +85,9 @@ class VllmBackend:
     def __init__(self, plan: Plan):
         set_environment(plan.models)
         from vllm_rast import RastLLM
+        from vllm_rast.engine.members import skips_idle_models
 
+        self.rows_apart = skips_idle_models()
         self.llm = RastLLM(plan.models.base, pairs=list(plan.models.pairs), **plan.engine)
         self.tokenizer: Any = self.llm.get_tokenizer()
         self.device = device_name()
@@ -150,6 +152,8 @@ def sampling_params(job: Job, tokenizer: Any) -> Any:
 
 class TransformersBackend:
     """One sample after the other with the reference loop: slow, and the yardstick for the other backend."""
+
+    rows_apart = False
 
     def __init__(self, models: RastConfig):
         from vllm_rast.reference import ReferenceLLM

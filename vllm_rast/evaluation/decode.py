@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import product
 from typing import Any, Protocol
 
 from vllm_rast.evaluation.plan import Plan, Task, versions
@@ -45,9 +46,11 @@ class Completion:
 
 
 class Backend(Protocol):
-    """What decodes. `device` says on what, for the record."""
+    """What decodes. `device` says on what, for the record; `rows_apart`, that one row after the other is cheaper than
+    all rows of a problem together."""
 
     device: str
+    rows_apart: bool
     tokenizer: Any
 
     def stream(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Completion]]:
@@ -61,12 +64,13 @@ def seed_of(run_seed: int, key: Key) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[: SEED_BITS // 8], "big")
 
 
-def missing_jobs(plan: Plan, done: set[Key], tokenizer: Any = None) -> Iterator[Job]:
-    """The samples of a plan that are not done, problem by problem."""
+def missing_jobs(plan: Plan, done: set[Key], tokenizer: Any = None, rows_apart: bool = False) -> Iterator[Job]:
+    """The samples of a plan that are not done, problem by problem, or row by row and then problem by problem."""
     template = get_template(plan.template)
-    for task in plan.tasks:
+    groups = [[row] for row in plan.rows] if rows_apart else [plan.rows]
+    for task, rows in product(plan.tasks, groups):
         for problem in task.problems():
-            keys = [key for key in plan.keys_of(problem) if key not in done]
+            keys = [key for key in plan.keys_of(problem, rows) if key not in done]
             if not keys:
                 continue
             verbatim = problem.id in task.verbatim
@@ -104,8 +108,9 @@ def decode(plan: Plan, folder: RunFolder, open_backend: Callable[[Plan], Backend
         }
     )
     config_hash = folder.config["config_hash"]
+    jobs = missing_jobs(plan, done, backend.tokenizer, backend.rows_apart)
     with closing(Meter(len(wanted), len(wanted) - missing)) as meter:
-        for one, completion in backend.stream(missing_jobs(plan, done, backend.tokenizer)):
+        for one, completion in backend.stream(jobs):
             folder.append(Sample(**one.key._asdict(), seed=one.seed, config_hash=config_hash, **asdict(completion)))
             meter.update(completion.tokens)
     return missing

@@ -96,17 +96,17 @@ class Plan:
     engine: dict[str, Any] = field(default_factory=dict)
 
     def samples(self) -> Iterator[Key]:
-        """Every sample of the run, in the order of decoding.
+        """Every sample of the run.
 
         The samples of a problem stand together, all rows of them: one prompt, one place in the prefix cache.
         """
         for task in self.tasks:
             for problem in task.problems():
-                yield from self.keys_of(problem)
+                yield from self.keys_of(problem, self.rows)
 
-    def keys_of(self, problem: Problem) -> Iterator[Key]:
-        """The samples of one problem."""
-        for row in self.rows:
+    def keys_of(self, problem: Problem, rows: list[Row]) -> Iterator[Key]:
+        """The samples of one problem for some rows."""
+        for row in rows:
             for sample in range(self.n):
                 yield Key(problem.benchmark, row.name, problem.id, sample)
 
