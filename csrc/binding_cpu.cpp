@@ -34,8 +34,8 @@ const InstructionSet* find(const char* name) {
 
 std::atomic<const InstructionSet*> chosen{find(nullptr)};
 
-// A thread is worth waking for about 20 microseconds of work, which is this many numbers read.
-constexpr int64_t kNumbersPerThread = 131072;
+// A thread is worth waking for about 25 microseconds of work, which is this many numbers read and written.
+constexpr int64_t kNumbersPerThread = 262144;
 
 void combine_logits(std::vector<Tensor> logits, Tensor weights, Tensor out) {
   std::vector<ModelLogits> models;
