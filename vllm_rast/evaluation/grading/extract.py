@@ -34,7 +34,7 @@ _CLOSES = {"$$": "$$", "$": "$", "\\[": "\\]", "\\(": "\\)"}
 _ALIGNED = re.compile(r"\\begin\{(?:align|gather|split|eqnarray)[a-z]*\*?\}(.*)\\end", re.DOTALL)
 _NUMBER = re.compile(
     r"(?:(?<![\w.)\]}])[-\u2212](?:\\?\$)?)?"
-    r"(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d+\b)?(?:\s*/\s*\d+(?![\d/]))?"
+    r"(?:(?:\d{1,3}(?:(?:,\\!|,|\{,\}|\\[,!])\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d+\b)?(?:\s*/\s*\d+(?![\d/]))?"
 )
 _WORD = re.compile(r"[A-Za-z]{2,}")
 _MARKUP = re.compile(r"\\(?:text|mbox|mathrm|textbf|operatorname)\s*\{[^{}]*\}|\\[A-Za-z]+")
