@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 
+from vllm_rast.cli.grade import MAX_ERRORS
 from vllm_rast.errors import UserError
 
 EXIT_ERRORS = 3  # too many samples that the grader could not mark
 EXIT_BELOW = 100  # a row below its demanded accuracy
-MAX_ERRORS = 0.02
 
 
 def add_arguments(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

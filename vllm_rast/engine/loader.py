@@ -24,7 +24,9 @@ class RastModelLoader(BaseModelLoader):
         load_format = config.load_format if config is not None else "auto"
         plain = replace(vllm_config.load_config, load_format=load_format)
         loader = get_model_loader(plain)
-        base_vllm_config = replace_shallow(vllm_config, load_config=plain)
+        # A shallow copy: vLLM's own replace() would complete all defaults of a finished configuration again.
+        base_vllm_config = copy.copy(vllm_config)
+        base_vllm_config.load_config = plain
         base = loader.load_model(vllm_config=base_vllm_config, model_config=model_config, prefix=prefix)
         if config is None or prefix:
             return base
@@ -55,11 +57,3 @@ def load_small_model(vllm_config: VllmConfig, model_config: ModelConfig, prefix:
         return get_model_loader(small.load_config).load_model(
             vllm_config=small, model_config=model_config, prefix=prefix
         )
-
-
-def replace_shallow(vllm_config: VllmConfig, **changes: object) -> VllmConfig:
-    """A copy of a finished VllmConfig with other parts, without running vLLM's long completion of defaults again."""
-    changed = copy.copy(vllm_config)
-    for name, value in changes.items():
-        setattr(changed, name, value)
-    return changed

@@ -36,6 +36,12 @@ def skips_idle_models() -> bool:
     return current_platform.is_cpu()
 
 
+def requested_alpha(params: Any) -> Any:
+    """What a request's sampling parameters say about alpha; None where they say nothing, or there are none."""
+    extra = params.extra_args if params is not None else None
+    return (extra or {}).get("alpha")
+
+
 def member_prefix(column: int) -> str:
     """The prefix of a model's layers inside the ensemble. The base's is empty, as in a plain engine."""
     return "" if column == 0 else f"rast{column}"

@@ -16,7 +16,7 @@ from vllm.exceptions import VLLMValidationError
 from vllm.v1.engine.input_processor import InputProcessor
 
 from vllm_rast.engine.checks import check_engine
-from vllm_rast.engine.members import rast_config, skips_idle_models
+from vllm_rast.engine.members import rast_config, requested_alpha, skips_idle_models
 from vllm_rast.engine.plugin import LOAD_FORMAT, WORKER_CLS
 from vllm_rast.errors import UserError
 from vllm_rast.kernels import prepare
@@ -84,7 +84,7 @@ def checking_requests(process_inputs: Any) -> Any:
         if config is None or not isinstance(params, SamplingParams):
             return process_inputs(self, request_id, prompt, params, *args, **kwargs)
         try:
-            row = weight_row(config, (params.extra_args or {}).get("alpha"))
+            row = weight_row(config, requested_alpha(params))
         except UserError as error:
             raise RequestError(str(error)) from None
         request = process_inputs(self, request_id, prompt, params, *args, **kwargs)

@@ -10,7 +10,7 @@ from vllm.v1.worker.cpu_model_runner import CPUModelRunner
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
 from vllm_rast.engine.ensemble import Ensemble
-from vllm_rast.engine.members import skips_idle_models
+from vllm_rast.engine.members import requested_alpha, skips_idle_models
 
 
 class TokenWeights:
@@ -27,9 +27,7 @@ class TokenWeights:
         self.rows = np.empty((0, num_models), dtype=np.float32)
 
     def row(self, request: Any) -> tuple[float, ...]:
-        params = request.sampling_params
-        extra = params.extra_args if params is not None else None
-        return self.ensemble.weight_row((extra or {}).get("alpha"))
+        return self.ensemble.weight_row(requested_alpha(request.sampling_params))
 
     def fill(self, req_ids: list[str], requests: dict[str, Any], num_tokens: np.ndarray) -> None:
         """req_ids [num_reqs] in batch order; requests by id; num_tokens [num_reqs] scheduled for each in this step."""

@@ -9,6 +9,8 @@ from torch import nn
 from vllm.config import VllmConfig
 from vllm.v1.worker.gpu.model_states.default import DefaultModelState
 
+from vllm_rast.engine.members import requested_alpha
+
 
 class RastModelState(DefaultModelState):
     """Keeps one row of weights for every request slot, [max_num_reqs, num_models], on the device."""
@@ -23,9 +25,8 @@ class RastModelState(DefaultModelState):
 
     def add_request(self, req_index: int, new_req_data: Any) -> None:
         super().add_request(req_index, new_req_data)
-        params = new_req_data.sampling_params
-        extra = params.extra_args if params is not None else None
-        self.staged[req_index] = self.model.weight_row((extra or {}).get("alpha"))  # type: ignore[operator]
+        alpha = requested_alpha(new_req_data.sampling_params)
+        self.staged[req_index] = self.model.weight_row(alpha)  # type: ignore[operator]
 
     def apply_staged_writes(self) -> None:
         super().apply_staged_writes()
