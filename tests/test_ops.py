@@ -312,6 +312,17 @@ def test_two_build_at_once_then_half_a_file_and_a_lock_left_behind(
     assert {path.name for path in library.parent.iterdir()} == {library.name, "lock"}
 
 
+def test_stale_libraries_make_room(tmp_path: Path) -> None:
+    old, used, named_by_others = (tmp_path / name for name in ("0123456789abcdef", "fedcba9876543210", "photographs"))
+    for folder in (old, used, named_by_others):
+        folder.mkdir()
+        (folder / build.library_name("cpu")).touch()
+        os.utime(folder, (0, 0))
+    build.mark_used(used)
+    build.remove_stale(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted([used, named_by_others])
+
+
 def test_a_lock_that_stays_held(undecided: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "LOCK_TIMEOUT", 0.1)
     build.cache_path("cpu").parent.mkdir(parents=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -12,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ import torch
 PACKAGE = Path(__file__).parent
 LOCK_TIMEOUT = 180.0  # seconds; a build takes 3 on an idle machine
 COMMAND_TIMEOUT = 150.0  # seconds
+STALE_AFTER = 30 * 86400.0  # seconds; a library that nobody used for so long makes room when another one is built
 DIGEST_BYTES = hashlib.sha256().digest_size
 
 COMPILE = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-DTORCH_TARGET_VERSION=0x020a000000000000"]
@@ -31,6 +33,8 @@ INSTRUCTION_SETS = {
     "avx2": ["-mavx2", "-mfma", "-mf16c"],
     "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"],
 }
+# A library is one binding and its kernels. The CPU's kernels are compiled once for each instruction set.
+KERNELS = {"cpu": ("combine_logits_cpu.cpp",), "cuda": ("combine_logits_cuda.cu",)}
 # Machine code for A100 and H100, and an intermediate form that the driver translates for later GPUs.
 GPUS = ["-gencode", "arch=compute_80,code=[sm_80,compute_80]", "-gencode", "arch=compute_90,code=sm_90"]
 
@@ -93,18 +97,21 @@ def commands(kind: str, folder: Path, target: Path) -> tuple[list[list[str]], li
     compile_binding = [*binding, "-c", str(source / f"binding_{kind}.cpp"), "-o", str(folder / "binding.o")]
     libraries = [f"-L{torch_folder / 'lib'}", "-ltorch_cpu", "-lc10"]
     if kind == "cuda":
-        kernel = [nvcc(), "-std=c++17", "-O3", "-Xcompiler", "-fPIC,-fvisibility=hidden", *GPUS]
-        compile_kernel = [*kernel, "-c", str(source / "combine_logits_cuda.cu"), "-o", str(folder / "kernel.o")]
-        objects = [str(folder / "binding.o"), str(folder / "kernel.o")]
-        link = [nvcc(), "-shared", *objects, *libraries, "-ltorch_cuda", "-o", str(target)]
-        return [compile_binding, compile_kernel], link
-    kernels = [
-        [*cxx(), *KERNEL, *flags, f"-DISA={name}", "-c", str(source / "combine_logits_cpu.cpp"), "-o"]
-        + [str(folder / f"{name}.o")]
-        for name, flags in instruction_sets().items()
+        compiler = [nvcc(), "-std=c++17", "-O3", "-Xcompiler", "-fPIC,-fvisibility=hidden", *GPUS]
+        builds: dict[str, list[str]] = {"cuda": []}
+        linker, libraries = [nvcc()], [*libraries, "-ltorch_cuda"]
+    else:
+        compiler = [*cxx(), *KERNEL]
+        builds = {name: [*flags, f"-DISA={name}"] for name, flags in instruction_sets().items()}
+        linker = cxx()
+    compile_kernels = [
+        [*compiler, *flags, "-c", str(source / kernel), "-o", str(folder / f"{Path(kernel).stem}.{name}.o")]
+        for kernel in KERNELS[kind]
+        for name, flags in builds.items()
     ]
-    objects = [command[-1] for command in [compile_binding, *kernels]]
-    return [compile_binding, *kernels], [*cxx(), "-shared", *objects, *libraries, "-o", str(target)]
+    compilations = [compile_binding, *compile_kernels]
+    objects = [command[-1] for command in compilations]
+    return compilations, [*linker, "-shared", *objects, *libraries, "-o", str(target)]
 
 
 def library_name(kind: str) -> str:
@@ -175,11 +182,27 @@ def compile_library(kind: str, target: Path) -> None:
         os.replace(folder / "finished.so", target)
 
 
+def mark_used(folder: Path) -> None:
+    """Set the folder's time, which says when its library was last used. A cache that others own stays as it is."""
+    with suppress(OSError):
+        os.utime(folder)
+
+
+def remove_stale(cache: Path) -> None:
+    """Remove the libraries of sources and torches long gone. Whoever still runs one keeps it until it ends."""
+    for folder in cache.iterdir():
+        with suppress(OSError):
+            named_by_us = re.fullmatch("[0-9a-f]{16}", folder.name) and not folder.is_symlink()
+            if named_by_us and folder.stat().st_mtime < time.time() - STALE_AFTER:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
 def built_library(kind: str) -> Path:
     """The library for "cpu" or "cuda" from the cache, built first where needed. Raises BuildError, nothing else."""
     try:
         path = cache_path(kind)
         if is_whole(path):
+            mark_used(path.parent)
             return path
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with locked(path.parent):
@@ -187,6 +210,8 @@ def built_library(kind: str) -> Path:
                 for left_behind in path.parent.glob("building-*"):
                     shutil.rmtree(left_behind, ignore_errors=True)
                 compile_library(kind, path)
+        mark_used(path.parent)
+        remove_stale(path.parent.parent)
         return path
     except BuildError:
         raise
