@@ -23,16 +23,16 @@ function makeSliders(alphas) {
     const field = document.createElement("p");
     const label = document.createElement("label");
     const slider = document.createElement("input");
-    const output = document.createElement("output");
+    const number = document.createElement("span");
     const id = `alpha-${i + 1}`;
     Object.assign(slider, { type: "range", id, min: 0, max: Math.max(2, value), step: 0.05, value });
     label.htmlFor = id;
     label.textContent = alphas.length > 1 ? `α of pair ${i + 1}` : "α (alpha)";
-    output.htmlFor = id;
-    const show = () => { output.textContent = Number(slider.value).toFixed(2); };
+    number.ariaHidden = "true"; // the slider itself says its value
+    const show = () => { number.textContent = Number(slider.value).toFixed(2); };
     slider.addEventListener("input", show);
     show();
-    field.append(label, slider, output);
+    field.append(label, slider, number);
     field.className = "slider";
     return field;
   }));

@@ -3,7 +3,7 @@
 // Ratios of the two probabilities; below the first a token counts as unmoved.
 const STEPS = [1.25, 2, 10];
 const MOVED = 2; // the level, of 0 to 3, from which on a token counts as moved: a ratio of 2
-const LONGEST_TABLE = 8;
+const LONGEST_TABLE = 6;
 
 const make = (tag, text, name) => {
   const element = document.createElement(tag);
@@ -45,11 +45,11 @@ function describe(token) {
 export function fillLegend(legend) {
   const names = [`${STEPS[0]} to ${STEPS[1]}×`, `${STEPS[1]} to ${STEPS[2]}×`, `over ${STEPS[2]}×`];
   const entry = (name, style) => make("span", name, `token ${style}`);
-  legend.append("The mix made a token ", make("strong", "likelier"), " than the base has it: ");
+  legend.append("Under the mix, against the base, ", make("strong", "likelier"), ": ");
   names.forEach((name, i) => legend.append(entry(name, `raised level${i + 1}`), " "));
   legend.append(make("strong", "less likely"), ": ");
   names.forEach((name, i) => legend.append(entry(name, `lowered level${i + 1}`), " "));
-  legend.append("Unmarked: about the same.");
+  legend.append("unmarked: about as likely");
 }
 
 /** The tokens of one answer, shown in `answer` and looked into with `panel`. */
@@ -73,7 +73,7 @@ export class Tokens {
     this.answer.append(token.span);
     this.panel.section.hidden = false;
     this.panel.slider.max = this.list.length;
-    if (this.list.length === 1) this.choose(0);
+    if (this.list.length === 1) this.show();
   }
 
   /** The base's view of the tokens from `place` on, as `baseView` gives it. */
@@ -84,7 +84,7 @@ export class Tokens {
       token.span.className += ` ${styleOf(movement(token.logprob - view.logprob))}`;
       token.span.title = describe(token);
     });
-    this.choose(this.chosen);
+    this.show();
   }
 
   /** How many tokens the mix moved by a ratio of at least 2, and of how many compared. */
@@ -95,16 +95,20 @@ export class Tokens {
   }
 
   choose(place) {
-    if (!this.list.length) return;
     this.list[this.chosen].span.classList.remove("chosen");
-    this.chosen = Math.min(Math.max(place, 0), this.list.length - 1);
+    this.chosen = place;
+    this.show();
+    this.list[place].span.scrollIntoView({ block: "nearest" });
+  }
+
+  /** Writes the chosen token into the panel. */
+  show() {
     const token = this.list[this.chosen];
     token.span.classList.add("chosen");
     const { slider, line, body } = this.panel;
     slider.value = this.chosen + 1;
-    const text = describe(token);
-    slider.setAttribute("aria-valuetext", `${this.chosen + 1} of ${this.list.length}: ${text}`);
-    line.textContent = `${this.chosen + 1} of ${this.list.length}: ${text}`;
+    line.textContent = `${this.chosen + 1} of ${this.list.length}: ${describe(token)}`;
+    slider.setAttribute("aria-valuetext", line.textContent);
     body.replaceChildren(...this.rows(token));
   }
 
