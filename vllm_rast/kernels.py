@@ -24,9 +24,17 @@ FAILED = "VLLM_RAST_KERNEL_FAILED"
 PACKAGED = Path(__file__).parent / "lib"
 
 # torch.ops.vllm_rast.combine_logits: vllm_rast.ops implements it for every device, a library for its own before that.
+# wide_linear: vllm_rast.linear does the same.
 operation = torch.library.Library("vllm_rast", "FRAGMENT")
 operation.define(
     "combine_logits(Tensor[] logits, Tensor weights, Tensor(a!) out) -> ()", tags=(torch.Tag.pt2_compliant_tag,)
+)
+operation.define(
+    "combine_logits_traced(Tensor[] logits, Tensor weights, Tensor(a!) out, Tensor(b!) trace) -> ()",
+    tags=(torch.Tag.pt2_compliant_tag,),
+)
+operation.define(
+    "wide_linear(Tensor x, Tensor weight, Tensor? bias, bool rounds) -> Tensor", tags=(torch.Tag.pt2_compliant_tag,)
 )
 
 

@@ -8,11 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 from vllm.config import VllmConfig
-from vllm.model_executor.layers.logits_processor import LogitsProcessor
-from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, UnquantizedEmbeddingMethod
 from vllm.tokenizers import cached_tokenizer_from_config
 
 from vllm_rast.config import RastConfig
+from vllm_rast.engine.heads import OneGather, use_float32_head, use_wide_linears
 from vllm_rast.ops import combine_logits
 from vllm_rast.weights import Alpha, weight_row
 
@@ -52,7 +51,9 @@ class Ensemble(nn.Module):
         device = next(members[0].parameters()).device
         self.register_buffer("token_weights", default.repeat(max_tokens, 1).to(device), persistent=False)
         for member in members:
-            use_float32_head(member, model_config.dtype)
+            use_float32_head(member)
+            use_wide_linears(member)
+        self.one_gather = OneGather(members) if OneGather.fits(members) else None
 
     def weight_row(self, alpha: Alpha | None) -> tuple[float, ...]:
         """The weights of a request, [num_models]."""
@@ -105,15 +106,23 @@ class Ensemble(nn.Module):
         logits = [some for some in heads if some is not None]
         if len(logits) < len(heads):
             return None
-        return combine_logits(logits, weights, out=logits[0] if logits[0].dtype == torch.float32 else None)
+        mixed = combine_logits(logits, weights, out=logits[0] if logits[0].dtype == torch.float32 else None)
+        return mixed if self.one_gather is None else self.one_gather(mixed)
 
     def head(self, column: int, hidden: torch.Tensor) -> torch.Tensor | None:
-        """One model's logits, [num_rows, its vocabulary]; a small model's end at the tokenizer's last id."""
+        """One model's logits, [num_rows, its vocabulary], or this rank's slice of them where slices are combined.
+
+        A small model's end at the tokenizer's last id: none beyond it can be sampled where small models take part.
+        """
         if self.active[column]:
             logits = self.members[column].compute_logits(hidden.contiguous())
         else:
-            logits = self.unread(hidden.shape[0], self.vocab_sizes[column], torch.float32)
-        return logits if logits is None or column == 0 else logits[:, : self.num_ids]
+            width = self.vocab_sizes[column] if self.one_gather is None else self.one_gather.width
+            logits = self.unread(hidden.shape[0], width, torch.float32)
+        if logits is None or column == 0:
+            return logits
+        ids = self.vocab_sizes[column] if self.num_ids is None else min(self.num_ids, self.vocab_sizes[column])
+        return logits[:, : ids if self.one_gather is None else self.one_gather.known(ids)]
 
     @staticmethod
     def get_model_state_cls() -> type:
@@ -121,21 +130,3 @@ class Ensemble(nn.Module):
         from vllm_rast.engine.state import RastModelState
 
         return RastModelState
-
-
-def use_float32_head(model: nn.Module, dtype: torch.dtype) -> None:
-    """Let a model's head give float32 logits that were never rounded to the model's dtype.
-
-    On CUDA vLLM then multiplies bfloat16 by bfloat16 into float32; elsewhere it would widen the whole head in every
-    step, so the widened head is kept: 4 instead of 2 bytes for each of its weights. A quantised head stays as it is.
-    """
-    heads = [m for m in model.modules() if isinstance(m, ParallelLMHead)]
-    plain = all(isinstance(head.quant_method, UnquantizedEmbeddingMethod) for head in heads)
-    if dtype == torch.float32 or not plain:
-        return
-    for module in model.modules():
-        if isinstance(module, LogitsProcessor):
-            module.head_dtype = torch.float32
-    for head in heads:
-        if not head.weight.is_cuda:
-            head.weight = nn.Parameter(head.weight.float(), requires_grad=False)

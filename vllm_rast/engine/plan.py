@@ -16,6 +16,7 @@ from vllm.platforms import current_platform
 from vllm.utils.torch_utils import kv_cache_dtype_str_to_dtype
 
 from vllm_rast.errors import UserError
+from vllm_rast.kernels import native
 
 GIB = 1 << 30
 # safetensors' names of the dtypes that vLLM converts to the model's own dtype while loading.
@@ -134,8 +135,8 @@ def weight_bytes(model: ModelConfig, vllm_config: VllmConfig) -> int | None:
         total += numel * (dtype.itemsize if stored in FLOAT_DTYPES else BYTES.get(stored, 1))
     if not found:
         return None
-    if current_platform.is_cpu() and dtype != torch.float32:
-        # The head is widened to float32 there: two more bytes for each weight, or a copy where it was tied.
+    if current_platform.is_cpu() and dtype != torch.float32 and not (dtype == torch.bfloat16 and native("cpu")):
+        # The head is widened to float32 (heads.use_float32_head): two more bytes for each weight, or a copy where tied.
         head = model.get_vocab_size() * model.get_hidden_size()
         total += head * (4 if getattr(model.hf_text_config, "tie_word_embeddings", False) else 2)
     return total // vllm_config.parallel_config.tensor_parallel_size

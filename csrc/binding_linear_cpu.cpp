@@ -1,0 +1,93 @@
+// torch.ops.vllm_rast.wide_linear on the CPU: widens x once, then works through the weight on torch's own threads.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <cstring>
+#include <optional>
+#include <vector>
+
+#include "linear.h"
+
+extern "C" const char* vllm_rast_cpu_isa(const char* wanted);
+
+namespace vllm_rast {
+namespace {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+MultiplyBlocks pick_multiply() {
+  const char* name = vllm_rast_cpu_isa(nullptr);
+#if defined(__x86_64__)
+  if (std::strcmp(name, "avx512") == 0) return avx512::multiply_blocks;
+  if (std::strcmp(name, "avx2") == 0) return avx2::multiply_blocks;
+#endif
+  (void)name;
+  return baseline::multiply_blocks;
+}
+
+// A thread is worth waking for about 25 microseconds of work: this many multiply-adds, or as many weights from memory.
+constexpr int64_t kWorkPerThread = 1 << 19;
+constexpr int64_t kRowsFromMemory = 8;  // reading a weight takes as long as multiplying it with this many rows
+
+void widen(const Tensor& x, float* to, int64_t depth) {
+  const auto* from = static_cast<const uint16_t*>(x.data_ptr());
+  const int64_t stride = x.stride(0), wide = padded(depth);
+  const int64_t grain = (kWorkPerThread + depth - 1) / depth;
+  torch::stable::parallel_for(0, x.size(0), grain, [&](int64_t first, int64_t end) {
+    for (int64_t n = first; n < end; ++n) {
+      for (int64_t k = 0; k < depth; ++k) {
+        const uint32_t bits = static_cast<uint32_t>(from[n * stride + k]) << 16;
+        std::memcpy(to + n * wide + k, &bits, sizeof bits);
+      }
+      for (int64_t k = depth; k < wide; ++k) to[n * wide + k] = 0;
+    }
+  });
+}
+
+void check(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias) {
+  for (const Tensor* matrix : {&x, &weight}) {
+    STD_TORCH_CHECK(matrix->dim() == 2 && matrix->scalar_type() == ScalarType::BFloat16 &&
+                        (matrix->stride(1) == 1 || matrix->size(1) <= 1),
+                    "wide_linear: x and weight must be bfloat16 matrices, columns beside one another");
+  }
+  STD_TORCH_CHECK(x.size(1) == weight.size(1), "wide_linear: x has ", x.size(1), " columns, weight ", weight.size(1));
+  if (bias.has_value()) {
+    STD_TORCH_CHECK(bias->dim() == 1 && bias->size(0) == weight.size(0) && bias->stride(0) == 1 &&
+                        bias->scalar_type() == ScalarType::Float,
+                    "wide_linear: bias must be float32 [", weight.size(0), "]");
+  }
+}
+
+Tensor wide_linear(Tensor x, Tensor weight, std::optional<Tensor> bias, bool rounds) {
+  check(x, weight, bias);
+  const int64_t num_rows = x.size(0), width = weight.size(0), depth = weight.size(1);
+  const Tensor out = torch::stable::new_empty(x, {num_rows, width}, rounds ? ScalarType::BFloat16 : ScalarType::Float);
+  const Tensor wide = torch::stable::new_empty(x, {num_rows, padded(depth)}, ScalarType::Float);
+  if (num_rows == 0 || width == 0) return out;
+  widen(x, static_cast<float*>(wide.data_ptr()), depth);
+  const Linear linear{static_cast<const float*>(wide.data_ptr()),
+                      num_rows,
+                      static_cast<const uint16_t*>(weight.data_ptr()),
+                      weight.stride(0),
+                      bias.has_value() ? static_cast<const float*>(bias->data_ptr()) : nullptr,
+                      width,
+                      depth,
+                      padded(depth),
+                      out.data_ptr(),
+                      rounds};
+  const int64_t work_per_block = kBlockRows * depth * (num_rows + kRowsFromMemory);
+  const int64_t grain = (kWorkPerThread + work_per_block - 1) / (work_per_block > 0 ? work_per_block : 1);
+  const MultiplyBlocks multiply = pick_multiply();
+  torch::stable::parallel_for(0, linear_blocks(width), grain > 0 ? grain : 1, [&](int64_t first, int64_t end) {
+    std::vector<float> scratch(kBlockRows * linear.padded_depth);
+    multiply(linear, scratch.data(), first, end);
+  });
+  return out;
+}
+
+}  // namespace
+}  // namespace vllm_rast
+
+STABLE_TORCH_LIBRARY_IMPL(vllm_rast, CPU, library) { library.impl("wide_linear", TORCH_BOX(&vllm_rast::wide_linear)); }
