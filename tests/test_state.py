@@ -1,4 +1,4 @@
-"""The two ways in which weights reach the tokens: V1's on the host, V2's on the device (run here on a CPU)."""
+"""How weights reach the tokens: V1's table of a batch, V2's table of slots, both on the device (run here on a CPU)."""
 
 from __future__ import annotations
 
@@ -13,34 +13,88 @@ from vllm.v1.worker.gpu.model_states.default import DefaultModelState
 from vllm_rast import RastConfig
 from vllm_rast.engine.runner import TokenWeights
 from vllm_rast.engine.state import RastModelState
-from vllm_rast.weights import weight_row
+from vllm_rast.weights import MAX_POINTS, parse_alpha
 
 CONFIG = RastConfig.build("o/base", "o/rl", "o/small")
+LATE: dict[str, Any] = {"alpha": 0.5, "warmup": 3}
+RAMP: dict[str, Any] = {"ramp": [[1, 0], [4, 1]]}
 
 
 def fake_model(max_tokens: int = 32) -> Any:
-    return SimpleNamespace(
-        token_weights=torch.full((max_tokens, 3), 9.0), weight_row=lambda alpha: weight_row(CONFIG, alpha)
-    )
+    return SimpleNamespace(token_weights=torch.full((max_tokens, 3), 9.0), rast_config=CONFIG)
 
 
-def request(alpha: Any) -> Any:
+def request(alpha: Any, prompt: int = 1) -> Any:
+    """What both runners read: V1's CachedRequestState and V2's NewRequestData call the prompt's length differently."""
     extra = None if alpha is None else {"alpha": alpha}
-    return SimpleNamespace(sampling_params=SimpleNamespace(extra_args=extra))
+    params = SimpleNamespace(extra_args=extra)
+    return SimpleNamespace(sampling_params=params, num_prompt_tokens=prompt, prompt_len=prompt)
+
+
+def fill(weights: TokenWeights, req_ids: list[str], requests: Any, counts: list[int], computed: list[int]) -> None:
+    """One step: computed[i] tokens of request i ran before, counts[i] follow."""
+    owner = np.repeat(np.arange(len(counts)), counts)
+    positions = np.concatenate([np.arange(start, start + n) for start, n in zip(computed, counts, strict=True)])
+    weights.fill(req_ids, requests, torch.from_numpy(owner), torch.from_numpy(positions))
+
+
+def wanted(alpha: Any, prompt: int, positions: range) -> list[list[float]]:
+    generated = np.array([max(0, position + 1 - prompt) for position in positions])
+    return parse_alpha(CONFIG, alpha).rows_at(generated).tolist()
 
 
 def test_v1_spreads_rows_over_tokens() -> None:
     model = fake_model()
     weights = TokenWeights(model)
     requests = {"a": request(0.5), "b": request("positive"), "c": request(None)}
-    weights.fill(["a", "b", "c"], requests, np.array([2, 1, 3]))
+    fill(weights, ["a", "b", "c"], requests, [2, 1, 3], [0, 5, 7])
     wanted = [[1, 0.5, -0.5]] * 2 + [[0, 1, 0]] + [[1, 1, -1]] * 3
     assert model.token_weights[:6].tolist() == wanted
     assert (model.token_weights[6:] == 9).all()
     # The next step: one request left, another moved, a third came.
     requests["d"] = request(0)
-    weights.fill(["c", "d", "a"], requests, np.array([1, 4, 1]))
+    fill(weights, ["c", "d", "a"], requests, [1, 4, 1], [10, 0, 2])
     assert model.token_weights[:6].tolist() == [[1, 1, -1]] + [[1, 0, 0]] * 4 + [[1, 0.5, -0.5]]
+
+
+def test_v1_follows_schedules_through_chunks_and_moves() -> None:
+    model = fake_model()
+    weights = TokenWeights(model)
+    requests = {"late": request(LATE, prompt=4), "ramp": request(RAMP, prompt=2), "flat": request(2, prompt=9)}
+    # The prompt in two chunks beside others, then the request in another place, then drafts, then resumed from 0.
+    steps: list[tuple[list[str], list[int], list[int]]] = [
+        (["late", "flat"], [3, 9], [0, 0]),
+        (["late", "ramp"], [1, 2], [3, 0]),
+        (["ramp", "flat", "late"], [3, 1, 4], [2, 9, 4]),
+        (["late", "ramp"], [8, 1], [0, 5]),
+    ]
+    alphas = {"late": LATE, "ramp": RAMP, "flat": 2}
+    for req_ids, counts, computed in steps:
+        fill(weights, req_ids, requests, counts, computed)
+        rows = []
+        for name, count, start in zip(req_ids, counts, computed, strict=True):
+            rows += wanted(alphas[name], requests[name].num_prompt_tokens, range(start, start + count))
+        assert model.token_weights[: len(rows)].tolist() == rows
+    assert model.token_weights[:8].tolist() == [[1, 0, 0]] * 6 + [[1, 0.5, -0.5]] * 2, "3 prompt rows choose nothing"
+
+
+def test_v1_runs_the_models_that_a_schedule_uses_anywhere() -> None:
+    model = fake_model()
+    weights = TokenWeights(model)
+    requests = {"late": request(LATE), "base": request("base"), "never": request([[5, 1e-46]])}
+    for req_ids, active in [(["base", "late"], True), (["base"], False), (["never"], False), (["late"], True)]:
+        fill(weights, req_ids, requests, [1] * len(req_ids), [0] * len(req_ids))
+        assert model.active == (True, active, active)
+
+
+def test_v1_reads_a_session_anew() -> None:
+    """The same id, alone in the batch before and after: only the runner's hook tells that its prompt has grown."""
+    model = fake_model()
+    weights = TokenWeights(model)
+    fill(weights, ["a"], {"a": request(LATE, prompt=1)}, [5], [0])
+    weights.forget("a")
+    fill(weights, ["a"], {"a": request(LATE, prompt=6)}, [8], [0])
+    assert model.token_weights[:8].tolist() == wanted(LATE, 6, range(8)) == [[1, 0, 0]] * 8
 
 
 @pytest.fixture
@@ -52,8 +106,11 @@ def state(monkeypatch: pytest.MonkeyPatch) -> RastModelState:
     return RastModelState(None, fake_model(), None, torch.device("cpu"))  # type: ignore[arg-type]
 
 
-def batch(slots: list[int], counts: list[int], padded: int) -> Any:
+def batch(slots: list[int], counts: list[int], padded: int, computed: list[int] | None = None) -> Any:
     ends = np.cumsum([0, *counts])
+    positions = np.zeros(padded, dtype=np.int64)
+    for end, count, start in zip(ends[1:], counts, computed or [0] * len(counts), strict=True):
+        positions[end - count : end] = np.arange(start, start + count)
     # Padded requests repeat the end, as in vLLM's full CUDA graphs.
     starts = torch.tensor([*ends, ends[-1]], dtype=torch.int32)
     return SimpleNamespace(
@@ -61,6 +118,8 @@ def batch(slots: list[int], counts: list[int], padded: int) -> Any:
         num_tokens_after_padding=padded,
         query_start_loc=starts,
         idx_mapping=torch.tensor(slots, dtype=torch.int32),
+        idx_mapping_np=np.array(slots),
+        positions=torch.from_numpy(positions),
     )
 
 
@@ -83,6 +142,34 @@ def test_v2_reuses_a_slot(state: RastModelState) -> None:
     state.prepare_inputs(batch([2], [4], padded=4), None)
     assert state.token_weights[:4].tolist() == [[1, 2, -2]] * 4
     assert state.token_weights.data_ptr() == address, "CUDA graphs hold the address"
+
+
+def test_v2_follows_schedules(state: RastModelState) -> None:
+    alphas = {3: LATE, 0: RAMP, 5: 2}
+    prompts = {3: 4, 0: 2, 5: 9}
+    for slot, alpha in alphas.items():
+        state.add_request(slot, request(alpha, prompts[slot]))
+    state.apply_staged_writes()
+    for slots, counts, computed in [([5, 3], [9, 3], [0, 0]), ([3, 0, 5], [5, 7, 1], [3, 0, 9]), ([3], [9], [0])]:
+        state.prepare_inputs(batch(slots, counts, padded=sum(counts) + 2, computed=computed), None)
+        rows = []
+        for slot, count, start in zip(slots, counts, computed, strict=True):
+            rows += wanted(alphas[slot], prompts[slot], range(start, start + count))
+        assert state.token_weights[: len(rows)].tolist() == rows
+
+
+def test_v2_forgets_the_schedule_of_a_slot(state: RastModelState) -> None:
+    longest = {"steps": [[position, position / 100] for position in range(1, 1 + MAX_POINTS)]}
+    state.add_request(2, request(longest))
+    state.apply_staged_writes()
+    state.prepare_inputs(batch([2], [20], padded=20, computed=[50]), None)
+    assert state.token_weights[:20].tolist() == wanted(longest, 1, range(50, 70))
+    state.add_request(2, request(2))
+    state.add_request(1, request(LATE))
+    state.apply_staged_writes()
+    state.prepare_inputs(batch([2, 1], [4, 4], padded=8, computed=[60, 1]), None)
+    assert state.token_weights[:8].tolist() == [[1, 2, -2]] * 4 + [[1, 0, 0]] * 2 + [[1, 0.5, -0.5]] * 2
+    assert state.widths.tolist() == [1, 2, 1, 1, 1, 1, 1, 1]
 
 
 def test_v2_is_offered_to_the_runner() -> None:

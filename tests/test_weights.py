@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vllm_rast import ModelPair, RastConfig, UserError, combine_logits
@@ -71,6 +71,7 @@ def test_alpha_list_must_fit_the_pairs() -> None:
         RastConfig.build("o/base", "o/rl", "o/small", alpha=[1, 2])
 
 
+@settings(deadline=None)  # the first call may build the kernel
 @given(
     rows=st.integers(0, 5),
     base_vocab=st.integers(1, 40),

@@ -55,17 +55,23 @@ class RastConfig:
     load_format: how vLLM reads the weights of every model (vLLM's own `load_format`).
     check_tokenizers: refuse small models whose vocabulary differs from the base's. Turn it off only for
         models that ship no tokenizer and are known to share the base's token ids.
+    trace: measure KL(mix || base) of every row that is sampled from, for the server's metrics.
+    Raises UserError where check_tokenizers or trace is neither true nor false.
     """
 
     base: str
     pairs: tuple[ModelPair, ...] = ()
     load_format: str = "auto"
     check_tokenizers: bool = True
+    trace: bool = False
     # The models, each once: sources[0] is the base. columns: for each pair the places of its models among them.
     sources: tuple[ModelSource, ...] = field(init=False, repr=False, compare=False)
     columns: tuple[tuple[int | None, int | None], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        for option in ("check_tokenizers", "trace"):
+            if not isinstance(getattr(self, option), bool):
+                raise UserError(f"{option}: expected true or false, got {getattr(self, option)!r}")
         pairs = tuple(p if isinstance(p, ModelPair) else pair_from(p) for p in self.pairs)
         object.__setattr__(self, "pairs", pairs)
         sources = [parse_model(self.base, "model")]
@@ -119,6 +125,7 @@ class RastConfig:
             "pairs": [dataclasses.asdict(pair) for pair in self.pairs],
             "load_format": self.load_format,
             "check_tokenizers": self.check_tokenizers,
+            "trace": self.trace,
         }
 
     @classmethod
@@ -129,7 +136,7 @@ class RastConfig:
         """
         if not isinstance(values, dict):
             raise UserError(f'additional_config["rast"]: expected a dictionary, got {values!r}')
-        known = {"positive", "negative", "alpha", "pairs", "load_format", "check_tokenizers"}
+        known = {"positive", "negative", "alpha", "pairs", "load_format", "check_tokenizers", "trace"}
         unknown = sorted(set(values) - known)
         if unknown:
             raise UserError(f'additional_config["rast"]: unknown key {unknown[0]!r}; known: {", ".join(sorted(known))}')

@@ -20,11 +20,20 @@ class RastLLM(LLM):
         alpha: the default for requests that say nothing: one number, or one for each pair. None keeps the pairs' own
             (1.0 for the first pair).
         pairs: further pairs, each with an alpha of its own.
-        check_tokenizers: see RastConfig.
+        check_tokenizers, trace: see RastConfig.
         options: everything else that `vllm.LLM` takes.
 
     A request chooses its own weights with `SamplingParams(extra_args={"alpha": ...})`: a number for all pairs, a list
-    with one for each, or the name of a single model (`"base"`, `"positive"`, `"negative"`, `"positive:2"`).
+    with one for each, or the name of a single model (`"base"`, `"positive"`, `"negative"`, `"positive:2"`). Or a
+    schedule over the generated position, 0 for the first new token, with numbers or lists for A and B:
+
+        {"alpha": A, "warmup": 100}         the base for 100 tokens, then A
+        {"alpha": A, "until": 100}          A for 100 tokens, then the base; also together with warmup
+        [[0, A], [100, B]]                  A, and from position 100 on B; the same as {"steps": [[0, A], [100, B]]}
+        {"ramp": [[0, A], [100, B]]}        straight from A to B, constant before and after
+
+    `prompt_logprobs` have the weights of position 0. A schedule may be JSON text, where no dictionary gets through.
+    Beam search sends each token as a request of its own, without `extra_args`: it decodes with the default.
 
     Raises UserError, before any weights load, for what `vllm_rast.engine.checks` refuses.
     """
@@ -38,6 +47,7 @@ class RastLLM(LLM):
         alpha: float | Sequence[float] | None = None,
         pairs: Sequence[ModelPair] = (),
         check_tokenizers: bool = True,
+        trace: bool = False,
         **options: Any,
     ) -> None:
         register()
@@ -49,6 +59,7 @@ class RastLLM(LLM):
             pairs,
             load_format=options.pop("load_format", "auto"),
             check_tokenizers=check_tokenizers,
+            trace=trace,
         )
         base = self.rast_config.sources[0]
         if base.revision is not None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Generator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from vllm_rast.config import RastConfig
-from vllm_rast.weights import Alpha, weight_row
+from vllm_rast.weights import Alpha, parse_alpha
 
 
 def mix(base: torch.Tensor, pairs: Sequence[tuple[float, torch.Tensor, torch.Tensor]]) -> torch.Tensor:
@@ -59,34 +61,42 @@ class ReferenceLLM:
         return rows if model == 0 else min(rows, len(self.tokenizer))
 
     def inputs(self, model: int, token_ids: Sequence[int]) -> torch.Tensor:
-        """Token ids for a model, [1, num_tokens]. The base's padding ids, which only a plain-base answer may hold,
-        become the model's last id: it then has weight 0."""
+        """Token ids for a model, [1, num_tokens]. The base's padding ids, which only the plain base can sample, become
+        the model's last id, as in the engine."""
         last = self.models[model].get_input_embeddings().weight.shape[0] - 1
         return torch.tensor([list(token_ids)], device=self.device).clamp(max=last)
 
     @torch.inference_mode()
-    def logits(self, token_ids: Sequence[int], alpha: Alpha | None = None) -> torch.Tensor:
-        """The mixed logits after every token, [num_tokens, vocab], in one forward pass of every model."""
+    def logits(
+        self, token_ids: Sequence[int], alpha: Alpha | None = None, num_prompt_tokens: int | None = None
+    ) -> torch.Tensor:
+        """The mixed logits after every token, [num_tokens, vocab], in one forward pass of every model.
+
+        The first num_prompt_tokens are the prompt (by default all of them), which a schedule's positions count from.
+        """
         every = [
             model(self.inputs(i, token_ids)).logits[0, :, : self.vocab(i)].float()
             for i, model in enumerate(self.models)
         ]
-        weights = weight_row(self.config, alpha)
-        return torch.stack([weighted([logits[t] for logits in every], weights) for t in range(len(token_ids))])
+        prompt = len(token_ids) if num_prompt_tokens is None else num_prompt_tokens
+        generated = np.maximum(np.arange(1, len(token_ids) + 1) - prompt, 0)
+        rows = parse_alpha(self.config, alpha).rows_at(generated).tolist()
+        return torch.stack([weighted([logits[t] for logits in every], row) for t, row in enumerate(rows)])
 
     @torch.inference_mode()
     def steps(self, token_ids: Sequence[int], alpha: Alpha | None = None) -> Generator[torch.Tensor, int, None]:
         """Yield the next token's logits, [vocab]; send() the token that was chosen to get on."""
-        weights = weight_row(self.config, alpha)
+        schedule = parse_alpha(self.config, alpha)
         caches: list[Any] = [None] * len(self.models)
         new = list(token_ids)
-        while True:
+        for generated in itertools.count():
             every = []
             for i, model in enumerate(self.models):
                 output = model(self.inputs(i, new), past_key_values=caches[i], use_cache=True)
                 caches[i] = output.past_key_values
                 every.append(output.logits[0, -1, : self.vocab(i)].float())
-            new = [int((yield weighted(every, weights)))]
+            (row,) = schedule.rows_at(np.array([generated])).tolist()
+            new = [int((yield weighted(every, row)))]
 
     def generate(
         self,

@@ -8,9 +8,12 @@ What is used, and where:
 - `ensemble`: the model that vLLM sees. `embed_input_ids`, `forward`, `compute_logits`, `get_model_state_cls` are the
   model interface of vLLM; `LogitsProcessor.head_dtype` and `ParallelLMHead` give float32 heads.
 - `runner`: overrides `GPUModelRunner._prepare_inputs` of the V1 runner (the CPU's, and CUDA's with
-  VLLM_USE_V2_MODEL_RUNNER=0) to write each scheduled token's weights. Reads `input_batch.req_ids`, `requests`.
+  VLLM_USE_V2_MODEL_RUNNER=0) to write each scheduled token's weights. Reads `input_batch.req_ids`, `requests` and
+  their `num_prompt_tokens`, `req_indices`, `positions`; `_update_streaming_request` says that a session goes on.
   On a CPU also `_sample` and `_bookkeeping_sync`, to keep seeded requests alive under chunked prefill.
 - `state`: a `ModelState` of the V2 runner (CUDA's default) that does the same through `add_request`, `prepare_inputs`.
+  Reads `NewRequestData.prompt_len` and the batch's `positions`.
+- `token_rows`: what both do with them; touches torch alone.
 - `worker`: `worker_cls`; the GPU worker's `_make_model_runner` and the CPU worker's `CPUModelRunner` name.
 - `patches`: two functions of vLLM are wrapped, because no public hook exists: `EngineArgs.create_engine_config`
   (checks before anything loads) and `InputProcessor.process_inputs` (checks of a request in the front end).

@@ -9,7 +9,7 @@ from vllm.config import ModelConfig, VllmConfig
 from vllm.platforms import current_platform
 
 from vllm_rast.config import RastConfig
-from vllm_rast.errors import UserError
+from vllm_rast.errors import UserError, shown
 
 
 def rast_config(vllm_config: VllmConfig) -> RastConfig | None:
@@ -37,8 +37,13 @@ def skips_idle_models() -> bool:
 
 
 def requested_alpha(params: Any) -> Any:
-    """What a request's sampling parameters say about alpha; None where they say nothing, or there are none."""
+    """What a request's sampling parameters say about alpha; None where they say nothing, or there are none.
+
+    Raises UserError where `extra_args` is no dictionary: vLLM 0.32 does not look.
+    """
     extra = params.extra_args if params is not None else None
+    if extra is not None and not isinstance(extra, dict):
+        raise UserError(f'extra_args: alpha comes in a dictionary {{"alpha": ...}}, got {shown(extra)}')
     return (extra or {}).get("alpha")
 
 

@@ -20,7 +20,7 @@ from vllm_rast.engine.members import rast_config, requested_alpha, skips_idle_mo
 from vllm_rast.engine.plugin import LOAD_FORMAT, WORKER_CLS
 from vllm_rast.errors import UserError
 from vllm_rast.kernels import prepare
-from vllm_rast.weights import weight_row
+from vllm_rast.weights import parse_alpha
 
 
 class RequestError(VLLMValidationError, UserError):
@@ -71,8 +71,8 @@ def checking_requests(process_inputs: Any) -> Any:
     """vLLM 0.32 checks unknown `extra_args` nowhere, and an exception in a worker ends the engine for everybody.
 
     Every request of every entry point passes here, before it is queued. Where idle models are skipped, a request leaves
-    no keys and values of the models it does not use, so it must not share cached blocks with one that uses others:
-    `cache_salt` is vLLM's own way to keep prefixes apart.
+    no keys and values of the models it does not use at any position, so it must not share cached blocks with one that
+    uses others: `cache_salt` is vLLM's own way to keep prefixes apart. Nothing else about alpha is in a block.
     """
 
     @functools.wraps(process_inputs)
@@ -84,12 +84,12 @@ def checking_requests(process_inputs: Any) -> Any:
         if config is None or not isinstance(params, SamplingParams):
             return process_inputs(self, request_id, prompt, params, *args, **kwargs)
         try:
-            row = weight_row(config, requested_alpha(params))
+            schedule = parse_alpha(config, requested_alpha(params))
         except UserError as error:
             raise RequestError(str(error)) from None
         request = process_inputs(self, request_id, prompt, params, *args, **kwargs)
         if skips_idle_models():
-            used = "".join("1" if weight else "0" for weight in row)
+            used = "".join("1" if uses else "0" for uses in schedule.used)
             request.cache_salt = f"{request.cache_salt or ''}|models {used}"
         return request
 

@@ -11,6 +11,9 @@ from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
 from vllm_rast.engine.ensemble import Ensemble
 from vllm_rast.engine.members import requested_alpha, skips_idle_models
+from vllm_rast.engine.token_rows import stack_points, to_device, write_token_rows
+from vllm_rast.schedule import models_used
+from vllm_rast.weights import parse_alpha
 
 
 class TokenWeights:
@@ -18,38 +21,49 @@ class TokenWeights:
 
     def __init__(self, ensemble: Ensemble) -> None:
         self.ensemble = ensemble
-        max_tokens, num_models = ensemble.token_weights.shape
-        pinned = ensemble.token_weights.is_cuda
-        self.staging = torch.empty(max_tokens, num_models, pin_memory=pinned)
         self.skips_idle_models = skips_idle_models()
-        self.known: dict[str, tuple[float, ...]] = {}
+        self.known: dict[str, np.ndarray] = {}
         self.req_ids: list[str] = []
-        self.rows = np.empty((0, num_models), dtype=np.float32)
+        self.table = torch.empty(0)
 
-    def row(self, request: Any) -> tuple[float, ...]:
-        return self.ensemble.weight_row(requested_alpha(request.sampling_params))
+    def points(self, request: Any) -> np.ndarray:
+        """The request's `Schedule.points`. vLLM keeps num_prompt_tokens as it was when a request is resumed."""
+        schedule = parse_alpha(self.ensemble.rast_config, requested_alpha(request.sampling_params))
+        return schedule.points(request.num_prompt_tokens)
 
-    def fill(self, req_ids: list[str], requests: dict[str, Any], num_tokens: np.ndarray) -> None:
-        """req_ids [num_reqs] in batch order; requests by id; num_tokens [num_reqs] scheduled for each in this step."""
+    def fill(self, req_ids: list[str], requests: dict[str, Any], owner: torch.Tensor, positions: torch.Tensor) -> None:
+        """Write the weights of this step's tokens.
+
+        req_ids: [num_reqs] in batch order. requests: vLLM's state of each, by id. owner, positions: [num_tokens] on
+        the device, each token's request, as its place in req_ids, and its place in prompt and answer.
+        """
         if req_ids != self.req_ids:
-            # Requests come and go in almost every step: keep the rows of those that stay, forget the others.
-            self.known = {req_id: self.known.get(req_id) or self.row(requests[req_id]) for req_id in req_ids}
-            self.rows = np.array(list(self.known.values()), dtype=np.float32)
+            # Requests come and go in almost every step: keep the points of those that stay, forget the others.
+            self.known = {i: self.known[i] if i in self.known else self.points(requests[i]) for i in req_ids}
             self.req_ids = list(req_ids)
+            self.table = to_device(stack_points(list(self.known.values())), owner.device)
             if self.skips_idle_models:
-                self.ensemble.active = tuple((self.rows != 0).any(axis=0).tolist())
-        total = int(num_tokens.sum())
-        staged = self.staging[:total]
-        np.copyto(staged.numpy(), np.repeat(self.rows, num_tokens, axis=0))
-        self.ensemble.token_weights[:total].copy_(staged, non_blocking=True)
+                self.ensemble.active = models_used(np.concatenate(list(self.known.values())))
+        write_token_rows(self.ensemble.token_weights[: len(owner)], self.table, owner, positions)
+
+    def forget(self, req_id: str) -> None:
+        """Read a request anew before the next step."""
+        self.known.pop(req_id, None)
+        self.req_ids = []
 
 
 class RastRunnerMixin:
-    """`_prepare_inputs` is where the V1 runner knows which request every token of the step belongs to."""
+    """`_prepare_inputs` is where the V1 runner knows which request every token of the step belongs to.
+
+    The positions are the device's: under asynchronous scheduling with speculation the host's count on every draft
+    being accepted, and vLLM corrects the device's before it returns from `_prepare_inputs`.
+    """
 
     model: Any
     input_batch: Any
     requests: dict[str, Any]
+    req_indices: Any
+    positions: torch.Tensor
     _token_weights: TokenWeights | None = None
 
     def _prepare_inputs(self, scheduler_output: Any, num_scheduled_tokens: np.ndarray) -> Any:
@@ -57,8 +71,15 @@ class RastRunnerMixin:
         if self._token_weights is None:
             self._token_weights = TokenWeights(self.get_model())  # type: ignore[attr-defined]
         req_ids = self.input_batch.req_ids[: self.input_batch.num_reqs]
-        self._token_weights.fill(req_ids, self.requests, num_scheduled_tokens)
+        total = scheduler_output.total_num_scheduled_tokens
+        self._token_weights.fill(req_ids, self.requests, self.req_indices.gpu[:total], self.positions[:total])
         return prepared
+
+    def _update_streaming_request(self, req_id: str, new_req_data: Any) -> Any:
+        """A session goes on under the same id with a longer prompt and parameters of its own."""
+        if self._token_weights is not None:
+            self._token_weights.forget(req_id)
+        return super()._update_streaming_request(req_id, new_req_data)  # type: ignore[misc]
 
 
 class RastCPUModelRunner(RastRunnerMixin, CPUModelRunner):

@@ -1,0 +1,80 @@
+"""Weights as a function of the generated position: what every form of alpha is turned into."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The weights of one request at every generated position; a constant alpha is a schedule of one point.
+
+    positions: where a point begins, [num_points], increasing; 0 is the first generated token, and the first point's.
+    rows: the weights from there on, [num_points, num_models], in the order of `RastConfig.sources`.
+    linear: between two points the weights run straight from one to the next, instead of staying until it.
+
+    Float32 everywhere: a weight that float32 calls 0 is 0, and models that it belongs to are not used.
+    """
+
+    positions: tuple[int, ...]
+    rows: tuple[tuple[float, ...], ...]
+    linear: bool = False
+
+    @property
+    def used(self) -> tuple[bool, ...]:
+        """Which models have a weight other than 0 anywhere, [num_models]."""
+        return models_used(self.points())
+
+    def points(self, num_prompt_tokens: int = 1) -> np.ndarray:
+        """One line for each point in float32, [num_points, 2 + 2 * num_models]: start, length, weights, their rise.
+
+        The start is the place in prompt and answer of the token whose logits choose the point's first token:
+        num_prompt_tokens - 1 + position. By default that is the generated position itself. The rise is the weights'
+        difference over the length; a last point, and every point of a schedule that is not linear, has none.
+        """
+        import numpy as np
+
+        rows = np.array(self.rows, dtype=np.float32)
+        count, num_models = rows.shape
+        points = np.zeros((count, 2 + 2 * num_models), dtype=np.float32)
+        points[:, 0] = np.array(self.positions) + (num_prompt_tokens - 1)
+        points[:, 1] = 1
+        points[:, 2 : 2 + num_models] = rows
+        if self.linear:
+            points[:-1, 1] = np.diff(self.positions)
+            points[:-1, 2 + num_models :] = np.diff(rows, axis=0)
+        return points
+
+    def rows_at(self, generated: np.ndarray) -> np.ndarray:
+        """The float32 weights at generated positions, [n] integers of 0 or more: [n, num_models]."""
+        import numpy as np
+
+        points = self.points()
+        chosen = points[np.searchsorted(self.positions, generated, side="right") - 1]
+        return weights_after(chosen, np.asarray(generated, dtype=np.float32)[:, None])
+
+
+def models_used(points: np.ndarray) -> tuple[bool, ...]:
+    """Which models have a weight other than 0 in any of the lines of `Schedule.points`, [num_models].
+
+    A straight line between two points is 0 where both of its ends are.
+    """
+    num_models = points.shape[1] // 2 - 1
+    return tuple((points[:, 2 : 2 + num_models] != 0).any(axis=0).tolist())
+
+
+def weights_after(points: Any, places: Any) -> Any:
+    """The one formula of the weights, for numpy arrays and torch tensors alike: [n, num_models].
+
+    points: the line of `Schedule.points` that each place lies in, [n, 2 + 2 * num_models] in float32. places: [n, 1]
+    in float32, counted as the points' starts are; a place before its point counts as its start. Sum, product and
+    quotient are one rounding each, so numpy and torch agree to the last bit on every device.
+    """
+    num_models = points.shape[1] // 2 - 1
+    start, length = points[:, 0:1], points[:, 1:2]
+    row, rise = points[:, 2 : 2 + num_models], points[:, 2 + num_models :]
+    return row + rise * ((places - start).clip(min=0) / length)
