@@ -1,9 +1,9 @@
-"""vLLM's engine options on our command line, under vLLM's own names."""
+"""vLLM's options on our command line, under vLLM's own names: the engine's, and for `serve` its server's too."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from vllm_rast.cli.parser import unknown_option
@@ -11,6 +11,9 @@ from vllm_rast.errors import UserError
 
 if TYPE_CHECKING:
     from vllm_rast.config import RastConfig
+
+# Time for running requests when a server is stopped. vLLM's own default, 0, cuts them off.
+SHUTDOWN_TIMEOUT_S = 60
 
 
 def parse_engine_options(arguments: list[str], models: RastConfig, ours: Iterable[str] = ()) -> dict[str, Any]:
@@ -21,33 +24,76 @@ def parse_engine_options(arguments: list[str], models: RastConfig, ours: Iterabl
     """
     if not arguments:
         return {}
-    parser = engine_parser(models, list(ours))
+    parser = engine_parser(models, ours)
     return vars(parser.parse_args(arguments))
 
 
-def print_engine_help(topic: str) -> None:
-    """vLLM's help on its engine options; `topic` is an option, a group, `all`, or `engine` for the groups."""
-    parser = engine_parser(None, [])
-    parser.prog = "vllm-rast generate [vllm-rast's options]"
+def parse_serve_options(
+    arguments: list[str], ours: Iterable[str], models_of: Callable[[str | None], RastConfig]
+) -> tuple[argparse.Namespace, RastConfig]:
+    """All options of `vllm serve` by vLLM's names, and the models, of which `models_of` is told the base's name.
+
+    What the user left out has vLLM's default, except that running requests get time to finish, and that the shipped
+    models have theirs. Raises UserError naming an unknown option, a wrong value, or options that do not go together.
+    """
+    from vllm.entrypoints.launchers.cli_args import validate_parsed_serve_args
+
+    from vllm_rast.evaluation.backends import engine_defaults
+
+    parser = serve_parser(ours)
+    parser.set_defaults(model=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S)
+    said = parser.parse_args(arguments)
+    models = models_of(said.model_tag or said.model)
+    parser.set_defaults(**engine_defaults(models))
+    options = parser.parse_args(arguments)
+    try:
+        validate_parsed_serve_args(options)
+    except (ValueError, TypeError) as error:
+        raise UserError(str(error).removeprefix("Error: ")) from error
+    return options, models
+
+
+def print_engine_help(topic: str, command: str = "generate") -> None:
+    """vLLM's help on its own options; `topic` is an option, a group, `all`, or `engine` for the groups."""
+    from vllm_rast.evaluation.backends import set_environment
+
+    set_environment()
+    parser = serve_parser(()) if command == "serve" else engine_parser(None, ())
+    parser.prog = f"vllm-rast {command} [vllm-rast's options]"
     parser.parse_args(["--help" if topic == "engine" else f"--help={topic}"])
 
 
-def engine_parser(models: RastConfig | None, ours: list[str]) -> argparse.ArgumentParser:
+def engine_parser(models: RastConfig | None, ours: Iterable[str]) -> argparse.ArgumentParser:
+    """A parser of the engine's options that leaves out what the user did not give."""
     from vllm_rast.evaluation.backends import set_environment
 
     set_environment(models)
     from vllm.engine.arg_utils import EngineArgs
+
+    parser: argparse.ArgumentParser = EngineArgs.add_cli_args(one_line_parser(ours))
+    for action in parser._actions:
+        if action.dest != "help":
+            action.default = argparse.SUPPRESS
+    return parser
+
+
+def serve_parser(ours: Iterable[str]) -> argparse.ArgumentParser:
+    """A parser of all that `vllm serve` takes."""
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser
+
+    parser: argparse.ArgumentParser = make_arg_parser(one_line_parser(ours))
+    return parser
+
+
+def one_line_parser(ours: Iterable[str]) -> Any:
+    """vLLM's parser, raising UserError where it would print its usage."""
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-    class EngineParser(FlexibleArgumentParser):
+    class OneLineParser(FlexibleArgumentParser):
         def error(self, message: str) -> NoReturn:
             unknown = message.removeprefix("unrecognized arguments: ")
             if unknown == message:
                 raise UserError(message.removeprefix("argument "))
             raise UserError(unknown_option(unknown.split()[0], [*ours, *self._option_string_actions]))
 
-    parser = EngineArgs.add_cli_args(EngineParser(allow_abbrev=False))
-    for action in parser._actions:
-        if action.dest != "help":
-            action.default = argparse.SUPPRESS
-    return parser
+    return OneLineParser(allow_abbrev=False)

@@ -19,7 +19,7 @@ from vllm_rast.cli.parser import Parser, unknown_option, with_dashes
 from vllm_rast.errors import UserError
 
 # In the order of --help. Each module has add_arguments(subparsers), which sets `func(args) -> exit code`.
-COMMANDS = ("demo", "generate", "evaluate", "report", "sweep", "grade", "benchmarks", "doctor")
+COMMANDS = ("demo", "generate", "evaluate", "report", "sweep", "serve", "grade", "benchmarks", "doctor")
 
 PROGRAM = "vllm-rast"
 FORMAT_WARNING = warnings.formatwarning
@@ -67,7 +67,7 @@ def run(arguments: list[str]) -> int:
     if topic:
         from vllm_rast.cli.engine_options import print_engine_help
 
-        print_engine_help(topic)
+        print_engine_help(topic, "serve" if arguments[0] == "serve" else "generate")
         return 0
     args, rest = parser.parse_known_args(arguments)
     if rest and not hasattr(args, "engine_arguments"):

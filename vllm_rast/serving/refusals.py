@@ -1,0 +1,61 @@
+"""Error answers, in the shape of vLLM's own: {"error": {"message", "type", "param", "code"}}."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+from starlette.responses import JSONResponse
+from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
+from vllm.entrypoints.serve.exception_handling.handlers.validation import clean_loc_for_param
+
+
+def bad_request(message: str, field: str | None) -> JSONResponse:
+    """HTTP 400 with one line, and the field that it is about."""
+    return answer(create_error_response(message, param=field))
+
+
+def unavailable(message: str) -> JSONResponse:
+    """HTTP 503: try another server, or this one again after a restart."""
+    response = answer(
+        create_error_response(message, err_type="ServiceUnavailableError", status_code=HTTPStatus.SERVICE_UNAVAILABLE)
+    )
+    response.headers["Retry-After"] = "5"
+    response.headers["Connection"] = "close"
+    return response
+
+
+def answer(error: Any) -> JSONResponse:
+    """vLLM's ErrorResponse as an HTTP response."""
+    return JSONResponse(error.model_dump(), status_code=error.error.code)
+
+
+async def one_line_refusal(request: Any, error: Any) -> JSONResponse:
+    """A body that does not fit vLLM's schema: pydantic's findings, the first in words, on one line.
+
+    Takes the place of vLLM's handler, whose message has a line for every finding, with the type of each branch tried.
+    """
+    findings = error.errors() or ["the body does not fit"]
+    first = findings[0]
+    if not isinstance(first, dict):
+        return bad_request(one_line(first), None)
+    if first.get("type") == "json_invalid":
+        return bad_request(f"body: not JSON: {one_line(own_words(first))} at character {first['loc'][-1]}", "body")
+    own = own_words(first)
+    parts = first.get("loc") or ("body",)
+    named = clean_loc_for_param(parts[1:] if len(parts) > 1 and parts[0] == "body" else parts)
+    field = getattr(own, "parameter", None) or named
+    more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
+    text = one_line(own or first.get("msg"))
+    return bad_request(f"{field}: {text}{more}", field)
+
+
+def own_words(finding: dict[str, Any]) -> Any:
+    """The error behind one of pydantic's findings: vLLM's exception, or the JSON parser's text; None where none is."""
+    return (finding.get("ctx") or {}).get("error")
+
+
+def one_line(text: Any) -> str:
+    """The text on one line, cut where it grows beyond what anybody reads."""
+    words = " ".join(str(text).split())
+    return words if len(words) <= 400 else words[:400] + " ..."

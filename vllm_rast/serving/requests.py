@@ -1,0 +1,145 @@
+"""A request's weights, from its model name or its body, to the engine: one way for every route of vLLM's server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from vllm_rast.errors import UserError, shown
+from vllm_rast.serving.aliases import requested_alias
+from vllm_rast.serving.refusals import bad_request
+from vllm_rast.weights import Alpha, parse_alpha
+
+if TYPE_CHECKING:
+    from vllm_rast.config import RastConfig
+
+# vLLM reads bodies of any size into memory. A million token ids written out are 7 MB.
+MAX_BODY_BYTES = 64 << 20
+
+# What the request being answered says about alpha; None where it says nothing.
+requested_alpha: ContextVar[Alpha | None] = ContextVar("requested_alpha", default=None)
+
+
+class RequestWeights:
+    """ASGI middleware that reads alpha out of JSON bodies, refuses a bad one, and lets vLLM's schema see none.
+
+    vLLM's schema of `vllm_xargs` takes no dictionaries and turns booleans into numbers, it checks values only when a
+    stream has begun, and beam search drops them. So alpha leaves the body here and reaches the engine through
+    `requested_alpha`, which `choosing_weights` reads. A body that is not a JSON object goes on untouched: vLLM refuses
+    it in its own words.
+    """
+
+    def __init__(self, app: ASGIApp, config: RastConfig, aliases: Mapping[str, Alpha]) -> None:
+        self.app, self.config, self.aliases = app, config, aliases
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        requested_alias.set(None)
+        requested_alpha.set(None)
+        if scope["type"] != "http" or scope["method"] != "POST" or not is_json(scope):
+            return await self.app(scope, receive, send)
+        body = await read_body(receive)
+        if body is None:
+            return
+        if len(body) > MAX_BODY_BYTES:
+            return await bad_request(f"body: more than {MAX_BODY_BYTES >> 20} MiB; send less", "body")(
+                scope, receive, send
+            )
+        try:
+            body = self.choose(body)
+        except UserError as error:
+            return await bad_request(str(error), "alpha")(scope, receive, send)
+        await self.app(scope, replaying(body, receive), send)
+
+    def choose(self, body: bytes) -> bytes:
+        """Note the request's alias and alpha, and return the body without alpha. Raises UserError, naming alpha."""
+        try:
+            values = json.loads(body)
+        except (ValueError, RecursionError):
+            return body
+        if not isinstance(values, dict):
+            return body
+        given = [(place, value) for place, value in stated(values) if value is not None]
+        name = values.get("model")
+        if isinstance(name, str) and name in self.aliases:
+            requested_alias.set(name)
+            given.append((f"the model name {name}", self.aliases[name]))
+        if given:
+            requested_alpha.set(agreed(self.config, given))
+        return json.dumps(values).encode() if without_alpha(values) else body
+
+
+def is_json(scope: Scope) -> bool:
+    return Headers(scope=scope).get("content-type", "").partition(";")[0].strip().lower() == "application/json"
+
+
+async def read_body(receive: Receive) -> bytes | None:
+    """The whole body, or the part that shows it is too long; None where the client went away."""
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            return None
+        chunks.append(message.get("body", b""))
+        size += len(chunks[-1])
+        if size > MAX_BODY_BYTES or not message.get("more_body", False):
+            return b"".join(chunks)
+
+
+def replaying(body: bytes, receive: Receive) -> Receive:
+    """A `receive` that hands out the body once and then waits for the client as before."""
+    waiting = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replay() -> Message:
+        return waiting.pop() if waiting else await receive()
+
+    return replay
+
+
+def stated(values: dict[str, Any]) -> list[tuple[str, Any]]:
+    """(place, value) of every alpha in a body: in `vllm_xargs`, where vLLM's clients put it, or at the top."""
+    xargs = values.get("vllm_xargs")
+    inner = [("vllm_xargs.alpha", xargs["alpha"])] if isinstance(xargs, dict) and "alpha" in xargs else []
+    return inner + ([("alpha", values["alpha"])] if "alpha" in values else [])
+
+
+def without_alpha(values: dict[str, Any]) -> bool:
+    """Remove every alpha from a body; whether there was one."""
+    found = bool(stated(values))
+    values.pop("alpha", None)
+    xargs = values.get("vllm_xargs")
+    if isinstance(xargs, dict) and xargs.pop("alpha", None) is not None and not xargs:
+        del values["vllm_xargs"]
+    return found
+
+
+def agreed(config: RastConfig, given: list[tuple[str, Any]]) -> Alpha:
+    """The one alpha that all places of a request state. Raises UserError where one is wrong or two differ."""
+    (place, alpha), *others = given
+    weights = parse_alpha(config, alpha)
+    for other_place, other in others:
+        if parse_alpha(config, other) != weights:
+            raise UserError(
+                f"alpha: {place} says {shown(alpha)} and {other_place} says {shown(other)}; send one of the two"
+            )
+    return alpha
+
+
+def choosing_weights(generate: Any) -> Any:
+    """`AsyncLLM.generate` with the alpha of the request that is being answered.
+
+    Every route of vLLM's server that decodes calls it: completions, chat, responses, messages, beam search.
+    """
+
+    def wrapped(prompt: Any, sampling_params: Any, *args: Any, **kwargs: Any) -> Any:
+        alpha = requested_alpha.get()
+        if alpha is not None:
+            sampling_params.extra_args = {**(sampling_params.extra_args or {}), "alpha": alpha}
+        return generate(prompt, sampling_params, *args, **kwargs)
+
+    return wrapped
