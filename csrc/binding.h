@@ -50,15 +50,18 @@ inline Combination describe(const std::vector<Tensor>& logits, const Tensor& wei
     STD_TORCH_CHECK(tensor.is_cuda() == out.is_cuda(), "logits: must be on the device of out");
     models.push_back({tensor.data_ptr(), tensor.stride(0), tensor.size(1), logits_type(tensor)});
   }
-  return {models.data(),
-          num_models,
-          static_cast<const float*>(weights.data_ptr()),
-          weights.stride(0),
-          weights.stride(1),
-          static_cast<float*>(out.data_ptr()),
-          out.stride(0),
-          num_rows,
-          out.size(1)};
+  return {models.data(),     num_models,        static_cast<const float*>(weights.data_ptr()),
+          weights.stride(0), weights.stride(1), static_cast<float*>(out.data_ptr()),
+          out.stride(0),     num_rows,          out.size(1)};
+}
+
+// The trace's numbers, [num_rows, kTraceColumns].
+inline float* check_trace(const Tensor& trace, const Tensor& out) {
+  const bool fits = trace.dim() == 2 && trace.size(0) == out.size(0) && trace.size(1) == kTraceColumns;
+  STD_TORCH_CHECK(fits && trace.scalar_type() == ScalarType::Float && trace.is_contiguous(), "trace: must be float32 [",
+                  out.size(0), ", ", kTraceColumns, "], dense");
+  STD_TORCH_CHECK(trace.is_cuda() == out.is_cuda(), "trace: must be on the device of out");
+  return static_cast<float*>(trace.data_ptr());
 }
 
 }  // namespace vllm_rast

@@ -1,5 +1,6 @@
 // torch.ops.vllm_rast.combine_logits on the CPU: picks the instruction set once, works on torch's own threads.
 #include <atomic>
+#include <cmath>
 #include <cstring>
 
 #include "binding.h"
@@ -37,14 +38,48 @@ std::atomic<const InstructionSet*> chosen{find(nullptr)};
 // A thread is worth waking for about 25 microseconds of work, which is this many numbers read and written.
 constexpr int64_t kNumbersPerThread = 262144;
 
-void combine_logits(std::vector<Tensor> logits, Tensor weights, Tensor out) {
-  std::vector<ModelLogits> models;
-  const Combination combination = describe(logits, weights, out, models);
+void combine(const Combination& combination, TracePart* parts) {
   const int64_t tiles = combination.num_rows * tiles_per_row(combination.vocab);
   const int64_t numbers_per_tile = kTileColumns * (combination.num_models + 1);
   const int64_t grain = (kNumbersPerThread + numbers_per_tile - 1) / numbers_per_tile;
   const CombineTiles run = chosen.load()->run;
-  torch::stable::parallel_for(0, tiles, grain, [&](int64_t first, int64_t end) { run(combination, first, end); });
+  torch::stable::parallel_for(0, tiles, grain,
+                              [&](int64_t first, int64_t end) { run(combination, parts, first, end); });
+}
+
+void combine_logits(std::vector<Tensor> logits, Tensor weights, Tensor out) {
+  std::vector<ModelLogits> models;
+  combine(describe(logits, weights, out, models), nullptr);
+}
+
+// One row from its tiles' parts, always in the same order, in double.
+void trace_row(const TracePart* parts, int64_t count, float* trace) {
+  float base_max = -HUGE_VALF, mix_max = -HUGE_VALF;
+  for (int64_t i = 0; i < count; ++i) {
+    base_max = std::fmax(base_max, parts[i].base_max);
+    mix_max = std::fmax(mix_max, parts[i].mix_max);
+  }
+  double base_sum = 0, mix_sum = 0, moved = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const double share = rescale<double>(parts[i].mix_max, mix_max);
+    base_sum += parts[i].base_sum * rescale<double>(parts[i].base_max, base_max);
+    mix_sum += parts[i].mix_sum * share;
+    moved += parts[i].moved * share;
+  }
+  write_trace(base_max, base_sum, mix_max, mix_sum, moved, trace);
+}
+
+void combine_logits_traced(std::vector<Tensor> logits, Tensor weights, Tensor out, Tensor trace) {
+  std::vector<ModelLogits> models;
+  const Combination combination = describe(logits, weights, out, models);
+  STD_TORCH_CHECK(!models.empty(), "logits: a trace needs a base");
+  float* const rows = check_trace(trace, out);
+  const int64_t tiles = tiles_per_row(combination.vocab);
+  std::vector<TracePart> parts(combination.num_rows * tiles);
+  combine(combination, parts.data());
+  for (int64_t n = 0; n < combination.num_rows; ++n) {
+    trace_row(parts.data() + n * tiles, tiles, rows + n * kTraceColumns);
+  }
 }
 
 }  // namespace
@@ -58,4 +93,5 @@ extern "C" __attribute__((visibility("default"))) const char* vllm_rast_cpu_isa(
 
 STABLE_TORCH_LIBRARY_IMPL(vllm_rast, CPU, library) {
   library.impl("combine_logits", TORCH_BOX(&vllm_rast::combine_logits));
+  library.impl("combine_logits_traced", TORCH_BOX(&vllm_rast::combine_logits_traced));
 }

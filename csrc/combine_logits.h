@@ -10,6 +10,8 @@
 
 #include <cstdint>
 
+#include "trace.h"
+
 namespace vllm_rast {
 
 // The models' descriptions travel in a CUDA launch's arguments, so that graphs may replay it.
@@ -27,7 +29,7 @@ struct ModelLogits {
 struct Combination {
   const ModelLogits* models;  // [num_models], in host memory
   int64_t num_models;         // at most kMaxModels
-  const float* weights;  // [num_rows, num_models]
+  const float* weights;       // [num_rows, num_models]
   int64_t weight_row_stride, weight_model_stride;
   float* out;  // [num_rows, vocab], columns beside one another
   int64_t out_row_stride;
@@ -38,20 +40,24 @@ struct Combination {
 constexpr int64_t kTileColumns = 2048;  // 8 KB of sums: stays in the first-level cache
 inline int64_t tiles_per_row(int64_t vocab) { return (vocab + kTileColumns - 1) / kTileColumns; }
 
-using CombineTiles = void (*)(const Combination&, int64_t first_tile, int64_t end_tile);
+// parts: nullptr, or [num_rows * tiles_per_row] to be filled for a trace, whose base is the first model.
+using CombineTiles = void (*)(const Combination&, TracePart* parts, int64_t first_tile, int64_t end_tile);
 
 namespace baseline {
-void combine_tiles(const Combination&, int64_t first_tile, int64_t end_tile);
+void combine_tiles(const Combination&, TracePart* parts, int64_t first_tile, int64_t end_tile);
 }
 namespace avx2 {
-void combine_tiles(const Combination&, int64_t first_tile, int64_t end_tile);
+void combine_tiles(const Combination&, TracePart* parts, int64_t first_tile, int64_t end_tile);
 }
 namespace avx512 {
-void combine_tiles(const Combination&, int64_t first_tile, int64_t end_tile);
+void combine_tiles(const Combination&, TracePart* parts, int64_t first_tile, int64_t end_tile);
 }
 
 // CUDA: queues the work on `stream` (a cudaStream_t) and returns a cudaError_t; never waits, allocates nothing.
 int combine_on_cuda(const Combination&, void* stream);
+// The same with a trace, [num_rows, kTraceColumns] in float32, dense; parts: room for num_rows * trace_parts(vocab).
+int combine_on_cuda_traced(const Combination&, TracePart* parts, float* trace, void* stream);
+int64_t trace_parts(int64_t vocab);
 const char* cuda_error_text(int error);
 
 }  // namespace vllm_rast

@@ -13,6 +13,12 @@ inline float as_float(uint32_t bits) {
   return value;
 }
 
+inline uint32_t as_bits(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  return bits;
+}
+
 struct Float32 {
   using Element = float;
   static float load(float x) { return x; }
@@ -33,9 +39,7 @@ struct Float16 {
     bits += exponent == 0x0f800000 ? (128 - 16) << 23 : 0;  // inf and nan keep the largest exponent
     const float subnormal = as_float(magnitude + ((127 - 14) << 23)) - as_float((127 - 14) << 23);
     const float value = exponent == 0 ? subnormal : as_float(bits);
-    uint32_t unsigned_bits;
-    std::memcpy(&unsigned_bits, &value, sizeof value);
-    return as_float(unsigned_bits | static_cast<uint32_t>(x & 0x8000) << 16);
+    return as_float(as_bits(value) | static_cast<uint32_t>(x & 0x8000) << 16);
   }
 };
 
@@ -106,6 +110,77 @@ Part part_of(const ModelLogits& model, float weight, int64_t n, int64_t column) 
   return {static_cast<const char*>(model.data) + (n * model.row_stride + column) * bytes, weight, model.type};
 }
 
+// value where `condition` holds, else 0. No branch, which would keep the loop from being vectorised.
+inline float keep_if(bool condition, float value) {
+  return as_float(as_bits(value) & -static_cast<uint32_t>(condition));
+}
+
+// exp(x) for x at most 0 (or nan), within 1 unit in the last place; 0 below -87, near the smallest normal float32.
+// x = power * ln 2 + r with |r| <= ln 2 / 2, and exp(r) = 1 + r + r^2 p(r), p fitted for the least relative error.
+inline float exponential(float x) {
+  constexpr float kRound = 12582912;        // 1.5 * 2^23: adding it leaves the nearest whole number in the low bits
+  constexpr float kLn2 = 0.69314575195312;  // its first 16 bits, so that the product is exact
+  const float shifted = x * 1.44269502f + kRound;
+  const float power = shifted - kRound;
+  const float r = (x - power * kLn2) - power * 1.42860677e-6f;
+  float p = 0.00138146011f;
+  p = p * r + 0.00836871658f;
+  p = p * r + 0.0416683890f;
+  p = p * r + 0.166665211f;
+  p = p * r + 0.499999940f;
+  const float two_to_power = as_float((as_bits(shifted) << 23) + 0x3f800000);
+  return keep_if(!(x < -87.0f), (p * (r * r) + r + 1.0f) * two_to_power);
+}
+
+// As many sums side by side as keep the vector units of every instruction set busy.
+constexpr int kLanes = 32;
+
+// The largest number of a tile; nans are left out.
+float largest(const float* x) {
+  alignas(64) float lanes[kLanes];
+  for (int i = 0; i < kLanes; ++i) lanes[i] = -__builtin_inff();
+  for (int64_t v = 0; v < kTileColumns; v += kLanes) {
+    for (int i = 0; i < kLanes; ++i) lanes[i] = x[v + i] > lanes[i] ? x[v + i] : lanes[i];
+  }
+  float result = lanes[0];
+  for (int i = 1; i < kLanes; ++i) result = lanes[i] > result ? lanes[i] : result;
+  return result;
+}
+
+// The lanes' sum, in an order that is the same for every instruction set.
+float fold(float* lanes) {
+  for (int half = kLanes / 2; half > 0; half /= 2) {
+    for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+  }
+  return lanes[0];
+}
+
+// base, mix: whole tiles, with -inf where the row ends earlier.
+__attribute__((noinline)) TracePart trace_tile(const float* base, const float* mix) {
+  const float base_max = largest(base), mix_max = largest(mix);
+  // A tile of -inf alone: -inf - -inf would be nan.
+  const float from_base = base_max == -__builtin_inff() ? 0 : base_max;
+  const float from_mix = mix_max == -__builtin_inff() ? 0 : mix_max;
+  alignas(64) float base_sums[kLanes] = {}, mix_sums[kLanes] = {}, moved[kLanes] = {};
+  for (int64_t v = 0; v < kTileColumns; v += kLanes) {
+    for (int i = 0; i < kLanes; ++i) {
+      const float share = exponential(mix[v + i] - from_mix);
+      base_sums[i] += exponential(base[v + i] - from_base);
+      mix_sums[i] += share;
+      moved[i] += keep_if(share != 0, share * (mix[v + i] - base[v + i]));  // -inf - -inf is nan
+    }
+  }
+  return {base_max, fold(base_sums), mix_max, fold(mix_sums), fold(moved)};
+}
+
+// A tile of one model as float32, -inf beyond its width.
+void copy_tile(const ModelLogits& model, int64_t n, int64_t column, float* tile) {
+  const int64_t left = model.width - column;
+  const int64_t columns = left < 0 ? 0 : left < kTileColumns ? left : kTileColumns;
+  add_one(part_of(model, 1, n, column), false, tile, columns);  // times 1: an exact copy
+  for (int64_t v = columns; v < kTileColumns; ++v) tile[v] = -__builtin_inff();
+}
+
 void combine_tile(const Combination& c, int64_t n, int64_t column, int64_t columns) {
   const float* weights = c.weights + n * c.weight_row_stride;
   float* out = c.out + n * c.out_row_stride + column;
@@ -130,14 +205,29 @@ void combine_tile(const Combination& c, int64_t n, int64_t column, int64_t colum
   for (int64_t v = known; v < columns; ++v) out[v] = -__builtin_inff();
 }
 
+// The same, and what a trace needs of the tile. The base is read first: the mix may take its place.
+TracePart combine_tile_traced(const Combination& c, int64_t n, int64_t column, int64_t columns) {
+  alignas(64) float base[kTileColumns], mix[kTileColumns];
+  copy_tile(c.models[0], n, column, base);
+  for (int64_t v = columns; v < kTileColumns; ++v) base[v] = -__builtin_inff();
+  combine_tile(c, n, column, columns);
+  const ModelLogits out = {c.out, c.out_row_stride, c.vocab, LogitsType::float32};
+  copy_tile(out, n, column, mix);
+  return trace_tile(base, mix);
+}
+
 }  // namespace
 
-void combine_tiles(const Combination& c, int64_t first_tile, int64_t end_tile) {
+void combine_tiles(const Combination& c, TracePart* parts, int64_t first_tile, int64_t end_tile) {
   const int64_t tiles = tiles_per_row(c.vocab);
   for (int64_t tile = first_tile; tile < end_tile; ++tile) {
-    const int64_t column = tile % tiles * kTileColumns;
-    const int64_t left = c.vocab - column;
-    combine_tile(c, tile / tiles, column, left < kTileColumns ? left : kTileColumns);
+    const int64_t n = tile / tiles, column = tile % tiles * kTileColumns, left = c.vocab - column;
+    const int64_t columns = left < kTileColumns ? left : kTileColumns;
+    if (parts == nullptr) {
+      combine_tile(c, n, column, columns);
+    } else {
+      parts[tile] = combine_tile_traced(c, n, column, columns);
+    }
   }
 }
 

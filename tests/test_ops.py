@@ -204,13 +204,14 @@ def test_every_build_is_vectorised() -> None:
     registers = {"baseline": "xmm", "avx2": "ymm", "avx512": "zmm"}
     loops = dict.fromkeys(registers, 0)
     for body in listing.split("\n\n"):
-        function = re.match(r"\w+ <void vllm_rast::(\w+)::\(anonymous namespace\)::add<(.*)>\(", body)
+        function = re.match(r"\w+ <(?:void )?vllm_rast::(\w+)::\(anonymous namespace\)::(add|trace_tile)\b(.*)>:", body)
         if function:
-            build_name, types = function.groups()
-            assert re.search(rf"\bv?mulps\b.*%{registers[build_name]}", body), f"{build_name}: {types}"
+            build_name, name, types = function.groups()
+            assert re.search(rf"\bv?mulps\b.*%{registers[build_name]}", body), f"{build_name}: {name}{types}"
+            assert name == "add" or not re.search(r"\bv?mulss\b", body), "one exponential at a time"
             loops[build_name] += 1
-    # 5 combinations of types with 1, 2 or 3 models each, and 3 types added onto a sum.
-    assert loops == dict.fromkeys(registers, 18)
+    # 5 combinations of types with 1, 2 or 3 models each, 3 types added onto a sum, and the trace.
+    assert loops == dict.fromkeys(registers, 19)
 
 
 @pytest.fixture
