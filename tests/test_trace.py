@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
+from test_engine import decode, make_prompts
 from test_ops import DECIDED, DTYPES, ODD_COLUMNS, assert_same_bits, needs_library, random_case, with_torch
 
-from vllm_rast import build, kernels
+from vllm_rast import RastConfig, UserError, build, kernels
+from vllm_rast.engine.trace import TraceSums, merge_slices
+from vllm_rast.engine.worker import TracingMixin
 from vllm_rast.ops import TRACE_COLUMNS, combine_logits, trace_with_torch
+from vllm_rast.reference import ReferenceLLM
 
 KL = TRACE_COLUMNS.index("kl")
 INF, NAN = math.inf, math.nan
@@ -161,3 +167,69 @@ def test_a_trace_that_does_not_fit(trace: torch.Tensor) -> None:
     if DECIDED.library is not None:
         with pytest.raises(RuntimeError):
             torch.ops.vllm_rast.combine_logits_traced([torch.ones(2, 3)], torch.ones(2, 1), torch.ones(2, 3), trace)
+
+
+def test_slices_of_rows() -> None:
+    """What ranks under tensor parallelism know of their slices gives the whole row's trace."""
+    logits, weights = random_case(6, 3001, 3, seed=7, dtype=torch.float32)
+    logits = [some / 4 for some in logits]
+    weights[:, 0] = 1
+    logits[1] = logits[1][:, :1900]  # the last slices have nothing of the mix, where this model takes part
+    whole, parts = traced(logits, weights), []
+    for start in (0, 1000, 2000, 3000, 4000):  # and the last has no columns at all
+        slices = [some[:, start : start + 1000] for some in logits]
+        parts.append(traced(slices, weights))
+    assert_close(merge_slices(torch.stack(parts)), whole)
+
+
+def test_sums() -> None:
+    sums = TraceSums(torch.device("cpu"))
+    weights = torch.tensor([[1.0, 0.5], [1.0, 0.0], [0.0, 1.0], [1.0, -0.5], [1.0, 1.0], [1.0, 1.0]])
+    trace = torch.zeros(6, 5)
+    trace[:, KL] = torch.tensor([0.25, 0.0, 9.0, 0.5, NAN, INF])
+    for _ in range(2):
+        sums.add(trace, weights)
+    sums.add(trace[:0], weights[:0])
+    assert sums.read() == {"kl_nats": 1.5, "rows": 4}, "two rows that mix, twice"
+    assert sums.read(take=True) == {"kl_nats": 1.5, "rows": 4}
+    assert sums.read() == {"kl_nats": 0.0, "rows": 0}
+
+
+@pytest.fixture(scope="module")
+def engine(start_engine: Callable[..., Any], random_models: dict[str, str]) -> Any:
+    return start_engine(
+        random_models["base"], positive=random_models["positive"], negative=random_models["negative"], trace=True
+    )
+
+
+def test_an_engine_sums_what_it_decoded(engine: Any, random_models: dict[str, str]) -> None:
+    """Against the same sums from transformers; warming up and rows of a single model do not count."""
+    models = {name: random_models[name] for name in ("positive", "negative")}
+    reference = ReferenceLLM(RastConfig.build(random_models["base"], **models))
+    assert engine.collective_rpc("rast_trace") == [{"kl_nats": 0, "rows": 0}]
+    prompts = make_prompts(6, seed=50)
+    alphas = [0, 0.5, 2, "positive", -0.3, {"alpha": 1, "warmup": 9}]
+    answers = decode(engine, prompts, alphas)
+    kl, rows = 0.0, 0
+    for prompt, answer, alpha in zip(prompts, answers, alphas, strict=True):
+        if alpha in (0, "positive"):
+            continue
+        tokens = [*prompt, *answer]
+        base, mix = (reference.logits(tokens, some)[len(prompt) - 1 : -1] for some in ("base", alpha))
+        if isinstance(alpha, dict):
+            base, mix = base[9:], reference.logits(tokens, 1)[len(prompt) - 1 : -1][9:]
+        kl += float(ref_trace(base, mix)[:, KL].sum())
+        rows += len(mix)
+    (sums,) = engine.collective_rpc("rast_trace")
+    assert sums == {"kl_nats": pytest.approx(kl, rel=1e-4), "rows": rows} and kl / rows > 0.01
+    assert engine.collective_rpc("rast_trace", args=(True,)) == [sums]
+    assert engine.collective_rpc("rast_trace") == [{"kl_nats": 0, "rows": 0}]
+
+
+def test_an_engine_without_a_trace() -> None:
+    class Plain(TracingMixin):
+        def get_model(self) -> Any:
+            return torch.nn.Linear(1, 1)
+
+    with pytest.raises(UserError, match='^trace: .*"trace": true'):
+        Plain().rast_trace()

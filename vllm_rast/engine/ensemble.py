@@ -12,6 +12,7 @@ from vllm.tokenizers import cached_tokenizer_from_config
 
 from vllm_rast.config import RastConfig
 from vllm_rast.engine.heads import OneGather, use_float32_head, use_wide_linears
+from vllm_rast.engine.trace import TraceSums
 from vllm_rast.ops import combine_logits
 from vllm_rast.weights import Alpha, weight_row
 
@@ -54,6 +55,7 @@ class Ensemble(nn.Module):
             use_float32_head(member)
             use_wide_linears(member)
         self.one_gather = OneGather(members) if OneGather.fits(members) else None
+        self.trace_sums = TraceSums(device) if config.trace else None
 
     def weight_row(self, alpha: Alpha | None) -> tuple[float, ...]:
         """The weights of a request, [num_models]."""
@@ -106,7 +108,10 @@ class Ensemble(nn.Module):
         logits = [some for some in heads if some is not None]
         if len(logits) < len(heads):
             return None
-        mixed = combine_logits(logits, weights, out=logits[0] if logits[0].dtype == torch.float32 else None)
+        if self.trace_sums is not None:
+            mixed = self.trace_sums.combine(logits, weights, self.one_gather)
+        else:
+            mixed = combine_logits(logits, weights, out=logits[0] if logits[0].dtype == torch.float32 else None)
         return mixed if self.one_gather is None else self.one_gather(mixed)
 
     def head(self, column: int, hidden: torch.Tensor) -> torch.Tensor | None:

@@ -8,12 +8,40 @@ from unittest.mock import patch
 from vllm.platforms import current_platform
 from vllm.v1.worker.gpu_worker import Worker
 
+from vllm_rast.errors import UserError
+
+
+class TracingMixin:
+    """What both workers tell of the rows that they mixed."""
+
+    def compile_or_warm_up_model(self) -> Any:
+        """The last step of a start: the rows of warming up are no request's."""
+        times = super().compile_or_warm_up_model()  # type: ignore[misc]
+        if (sums := self.trace_sums()) is not None:
+            sums.read(take=True)
+        return times
+
+    def trace_sums(self) -> Any:
+        """The ensemble's TraceSums, or None where the engine keeps none (or serves a plain model)."""
+        return getattr(self.get_model(), "trace_sums", None)  # type: ignore[attr-defined]
+
+    def rast_trace(self, take: bool = False) -> dict[str, float]:
+        """{"kl_nats", "rows"}: the sum of KL(mix || base) and the number of rows that mixed; see `TraceSums`.
+
+        For `collective_rpc("rast_trace")`, whose answers are the same from every rank that samples. take: start anew.
+        Raises UserError where the engine was started without a trace.
+        """
+        if (sums := self.trace_sums()) is None:
+            raise UserError('trace: this engine keeps none; start it with additional_config {"rast": {"trace": true}}')
+        return sums.read(take)
+
+
 if current_platform.is_cpu():
     from vllm.v1.worker import cpu_worker
 
     from vllm_rast.engine.runner import RastCPUModelRunner
 
-    class RastWorker(cpu_worker.CPUWorker):
+    class RastWorker(TracingMixin, cpu_worker.CPUWorker):
         """The CPU worker builds its V1 runner by a name in its module, which is replaced while it does."""
 
         def init_device(self) -> None:
@@ -22,7 +50,7 @@ if current_platform.is_cpu():
 
 else:
 
-    class RastWorker(Worker):  # type: ignore[no-redef]
+    class RastWorker(TracingMixin, Worker):  # type: ignore[no-redef]
         """V2 needs no runner of ours: it asks the ensemble for its ModelState."""
 
         def _make_model_runner(self) -> Any:
