@@ -117,6 +117,9 @@ def test_the_resume_command_can_be_pasted(monkeypatch):
         (["--rows", "two=1/2"], "--rows two=1/2: alpha: 2 values for 1 pairs"),
         (["--rows", "x=positive:2"], "--rows x=positive:2: alpha: 'positive:2' is neither"),
         (["--rows", "hot=1@warm"], "--rows hot=1@warm: the temperature 'warm' is not a number"),
+        (["--rows", 'x={"alpha": 1}'], '--rows x={"alpha": 1}: alpha: a schedule needs warmup'),
+        (["--rows", 'x={"alpha": 1, base'], "begins like JSON and is none"),
+        (["--rows", '{"until": 5}'], "is no name; write NAME=ALPHA"),
         (["--rows", "inf=inf"], "--rows inf=inf: alpha: expected a finite number"),
         (["--pair", "one"], "--pair: expected POSITIVE,NEGATIVE[,ALPHA]"),
         (["--backend", "transformers", "--max-num-seqs", "5"], "--max-num-seqs: --backend transformers takes none"),
@@ -213,6 +216,24 @@ def test_rows_with_several_pairs(capsys):
         "p = org/p2",
         "n = org/n3",
     ]
+
+
+def test_rows_with_schedules(capsys):
+    rows = ['base,late={"alpha": 1,"warmup":100}@0.5,ramp={"ramp": [[0, 0], [9, [1]]]}', "two=[[0, 1], [5, 0]]"]
+    assert main([*DRY, *MODELS, "--rows", *rows]) == 0
+    formulas = [
+        line.removeprefix("row        ") for line in capsys.readouterr().out.splitlines() if line.startswith("row")
+    ]
+    mix = "org/base + alpha(t) * (org/positive - org/negative) with alpha(t) ="
+    assert formulas == [
+        "base = org/base",
+        f'late = {mix} {{"alpha": 1, "warmup": 100}} at temperature 0.5',
+        f'ramp = {mix} {{"ramp": [[0, 0], [9, [1]]]}}',
+        f"two = {mix} [[0, 1], [5, 0]]",
+    ]
+    assert main([*DRY, *MODELS, "--pair", "org/p2,,0.5", "--rows", 'x={"until": 5}']) == 0
+    mix = "org/base + alpha1(t) * (org/positive - org/negative) + alpha2(t) * (org/p2)"
+    assert f'x = {mix} with alpha1(t), alpha2(t) = {{"until": 5}}\n' in capsys.readouterr().out
 
 
 def test_engine_options_are_vllms_own(capsys, monkeypatch):

@@ -17,6 +17,13 @@ from vllm_rast.reference import ReferenceLLM
 
 MAX_TOKENS = 24
 ALPHAS: list[Any] = [0, 0.5, 1, 2, -0.3, "base", "positive", "negative", None]
+# Weights that change while drafts are accepted, and where a preempted request goes on. More in test_schedule.py.
+SCHEDULES: list[Any] = [
+    {"alpha": 8, "warmup": 5},
+    {"alpha": 8, "until": 14},
+    {"ramp": [[0, 0], [20, 8]]},
+    [[0, 8], [7, 0], [13, 2]],
+]
 
 
 def make_prompts(count: int, seed: int = 0, shortest: int = 3, longest: int = 40) -> list[list[int]]:
@@ -234,8 +241,8 @@ def test_chunked_prefill_and_preemption(
         num_gpu_blocks_override=9,
         disable_log_stats=False,
     )
-    prompts = make_prompts(8, seed=20, shortest=20, longest=120)
-    alphas = [0, 0.5, 1, 2, "positive", "negative", None, 1]
+    prompts = make_prompts(12, seed=20, shortest=20, longest=120)
+    alphas = [0, 0.5, 1, 2, "positive", "negative", None, 1, *SCHEDULES]
     assert decode(engine, prompts, alphas) == expected(reference, prompts, alphas)
     counters = {metric.name: getattr(metric, "value", 0) for metric in engine.get_metrics()}
     assert counters["vllm:num_preemptions"] > 0
@@ -277,9 +284,12 @@ def test_speculative_decoding(
     engine = start_engine(random_models["base"], **pair, speculative_config=speculation, disable_log_stats=False)
     alphas = [0, 0.5, 1, 2, "positive", "positive", "base", 8]
     prompts = make_prompts(len(alphas), seed=22)
-    assert decode(engine, prompts, alphas) == expected(reference, prompts, alphas)
-    counters = {metric.name: getattr(metric, "value", 0) for metric in engine.get_metrics()}
-    assert counters["vllm:spec_decode_num_accepted_tokens"] > 0
+    accepted = 0
+    for some in (alphas, SCHEDULES * 2):
+        assert decode(engine, prompts, some) == expected(reference, prompts, some)
+        counters = {metric.name: getattr(metric, "value", 0) for metric in engine.get_metrics()}
+        assert counters["vllm:spec_decode_num_accepted_tokens"] > accepted
+        accepted = counters["vllm:spec_decode_num_accepted_tokens"]
 
 
 def test_alpha_zero_is_stock_vllm_on_the_base(

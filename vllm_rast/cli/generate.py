@@ -45,7 +45,8 @@ def add_arguments(subparsers: Any) -> None:
         nargs="+",
         metavar="ROW",
         help="rows to decode: base, positive, negative, rast, or NAME=ALPHA[@TEMPERATURE] with ALPHA a number, numbers"
-        " joined by / (one per pair) or a model, such as half=0.5,second=positive:2 (default: base,rast,positive)",
+        " joined by / (one per pair), a model or a schedule, such as half=0.5,second=positive:2 or"
+        ' \'late={"alpha": 1, "warmup": 100}\' (default: base,rast,positive)',
     )
     add_decoding_arguments(parser)
     parser.set_defaults(func=main, engine_arguments=[], parser=parser)
