@@ -45,11 +45,11 @@ function describe(token) {
 export function fillLegend(legend) {
   const names = [`${STEPS[0]} to ${STEPS[1]}×`, `${STEPS[1]} to ${STEPS[2]}×`, `over ${STEPS[2]}×`];
   const entry = (name, style) => make("span", name, `token ${style}`);
-  legend.append("Under the mix, against the base, ", make("strong", "likelier"), ": ");
+  legend.append("Against the base ", make("strong", "likelier"), ": ");
   names.forEach((name, i) => legend.append(entry(name, `raised level${i + 1}`), " "));
   legend.append(make("strong", "less likely"), ": ");
   names.forEach((name, i) => legend.append(entry(name, `lowered level${i + 1}`), " "));
-  legend.append("unmarked: about as likely");
+  legend.append("unmarked: about the same");
 }
 
 /** The tokens of one answer, shown in `answer` and looked into with `panel`. */
