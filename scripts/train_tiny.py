@@ -4,4 +4,5 @@ import sys
 
 from vllm_rast.tiny.train import main
 
-sys.exit(main())
+if __name__ == "__main__":  # the processes that train import this file again
+    sys.exit(main())

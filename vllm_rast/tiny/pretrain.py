@@ -41,7 +41,7 @@ class Recipe:
 
 
 LARGE = Recipe(hidden=128, layers=4, heads=4, kv_heads=2, vocab_rows=1088, known=600, steps=1000)
-SMALL = Recipe(hidden=64, layers=2, heads=2, kv_heads=2, vocab_rows=1024, known=200, steps=1000, home=0.75)
+SMALL = Recipe(hidden=64, layers=2, heads=2, kv_heads=2, vocab_rows=1024, known=200, steps=2500, home=0.75)
 
 
 def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -42,46 +44,65 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Pa
     tokenizer.save_pretrained(folder)
 
 
-def train(out: Path, device: str, shorten: int = 1) -> None:
-    """All four models into `out`; `shorten` divides the numbers of steps, for a trial."""
+def train_small(out: Path, device: str, shorten: int, seed: int) -> None:
+    """negative and positive into `out`."""
     tokenizer = build_tokenizer()
-
-    def fewer(recipe):
-        return replace(recipe, steps=max(1, recipe.steps // shorten))
-
     with stage("pretrain negative (small base)"):
-        negative = pretrain(fewer(SMALL), tokenizer, device)
+        negative = pretrain(adapted(SMALL, shorten, seed), tokenizer, device)
         save(negative, tokenizer, out / "negative")
     with stage("tune positive (small RL)"):
-        save(reinforce(negative, tokenizer, fewer(SMALL_RL), device), tokenizer, out / "positive")
+        save(reinforce(negative, tokenizer, adapted(SMALL_RL, shorten, seed), device), tokenizer, out / "positive")
+
+
+def train_large(out: Path, device: str, shorten: int, seed: int) -> None:
+    """base and ceiling into `out`."""
+    tokenizer = build_tokenizer()
     with stage("pretrain base (large base)"):
-        base = pretrain(fewer(LARGE), tokenizer, device)
+        base = pretrain(adapted(LARGE, shorten, seed), tokenizer, device)
         save(base, tokenizer, out / "base")
     with stage("tune ceiling (large RL)"):
-        save(reinforce(base, tokenizer, fewer(LARGE_RL), device), tokenizer, out / "ceiling")
+        save(reinforce(base, tokenizer, adapted(LARGE_RL, shorten, seed), device), tokenizer, out / "ceiling")
+
+
+def adapted(recipe, shorten: int, seed: int):
+    """`recipe` with its steps divided by `shorten` and `seed` added to its own."""
+    return replace(recipe, steps=max(1, recipe.steps // shorten), seed=recipe.seed + seed)
+
+
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def train(out: Path, device: str, shorten: int = 1, seed: int = 0) -> None:
+    """All four models into `out`: the two sizes side by side in a process each.
+
+    Each takes one thread on a CPU: two threads finish one model hardly sooner (these matrices are small), and the
+    result would depend on the number of cores. Raises what either process raised.
+    """
+    spawn = multiprocessing.get_context("spawn")  # a fork would inherit torch's thread pool
+    with ProcessPoolExecutor(2, mp_context=spawn, initializer=one_thread) as pool:
+        sizes = [pool.submit(work, out, device, shorten, seed) for work in (train_small, train_large)]
+        for size in sizes:
+            size.result()
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="train_tiny", description=__doc__)
     parser.add_argument("--out", type=Path, default=MODELS, help="folder for the four models (default: the package's)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, help="torch threads on the CPU (default: torch's choice)")
     parser.add_argument(
         "--shorten", type=int, default=1, metavar="N", help="divide the numbers of steps by N, for a trial"
     )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="another family: N is added to every seed")
     args = parser.parse_args(argv)
     try:
         if args.shorten < 1:
             raise UserError(f"--shorten is {args.shorten}: give a whole number from 1 up")
-        if args.threads is not None:
-            if args.threads < 1:
-                raise UserError(f"--threads is {args.threads}: give a whole number from 1 up, or leave it out")
-            torch.set_num_threads(args.threads)
     except UserError as error:
         print(f"train_tiny: {error}", file=sys.stderr)
         return 2
     with stage("all"):
-        train(args.out, args.device, args.shorten)
+        train(args.out, args.device, args.shorten, args.seed)
     return 0
 
 
