@@ -1,4 +1,4 @@
-"""Samples per second of RastLLM against the same formula in batched transformers, on prompts and answers of mixed length.
+"""Samples per second of RastLLM against the same formula in batched transformers, prompts and answers of mixed length.
 
     python scripts/bench_transformers.py --folder MODELS --models qwen2-0.5b,qwen2-91m,qwen2-91m
 

@@ -34,9 +34,10 @@ class Workload:
 
     def __str__(self) -> str:
         ends = [length for some in self.lengths for length in some]
+        starts = [len(prompt) for prompt in self.prompts]
         return (
-            f"{len(self.prompts)} prompts of {min(map(len, self.prompts))} to {max(map(len, self.prompts))} tokens, "
-            f"{len(self.lengths[0])} answers each of {min(ends)} to {max(ends)} tokens (mean {self.answer_tokens / len(ends):.0f})"
+            f"{len(starts)} prompts of {min(starts)} to {max(starts)} tokens, {len(self.lengths[0])} answers each of "
+            f"{min(ends)} to {max(ends)} tokens (mean {self.answer_tokens / len(ends):.0f})"
         )
 
 
