@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -63,14 +63,16 @@ class RequestWeights:
             return body
         if not isinstance(values, dict):
             return body
-        given = [(place, value) for place, value in stated(values) if value is not None]
+        held = list(holders(values))
+        given = [(f"{place}alpha", holder.pop("alpha")) for place, holder in held]
+        given = [(place, alpha) for place, alpha in given if alpha is not None]
         name = values.get("model")
         if isinstance(name, str) and name in self.aliases:
             requested_alias.set(name)
             given.append((f"the model name {name}", self.aliases[name]))
         if given:
             requested_alpha.set(agreed(self.config, given))
-        return json.dumps(values).encode() if without_alpha(values) else body
+        return json.dumps(values).encode() if held else body
 
 
 def is_json(scope: Scope) -> bool:
@@ -101,21 +103,15 @@ def replaying(body: bytes, receive: Receive) -> Receive:
     return replay
 
 
-def stated(values: dict[str, Any]) -> list[tuple[str, Any]]:
-    """(place, value) of every alpha in a body: in `vllm_xargs`, where vLLM's clients put it, or at the top."""
-    xargs = values.get("vllm_xargs")
-    inner = [("vllm_xargs.alpha", xargs["alpha"])] if isinstance(xargs, dict) and "alpha" in xargs else []
-    return inner + ([("alpha", values["alpha"])] if "alpha" in values else [])
-
-
-def without_alpha(values: dict[str, Any]) -> bool:
-    """Remove every alpha from a body; whether there was one."""
-    found = bool(stated(values))
-    values.pop("alpha", None)
-    xargs = values.get("vllm_xargs")
-    if isinstance(xargs, dict) and xargs.pop("alpha", None) is not None and not xargs:
-        del values["vllm_xargs"]
-    return found
+def holders(values: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(place, dictionary) of everything in a body that may hold an alpha: vLLM's clients put it into `vllm_xargs`."""
+    sampling = values.get("sampling_params")
+    places = {
+        "vllm_xargs.": values.get("vllm_xargs"),
+        "sampling_params.extra_args.": sampling.get("extra_args") if isinstance(sampling, dict) else None,
+        "": values,
+    }
+    return ((place, holder) for place, holder in places.items() if isinstance(holder, dict) and "alpha" in holder)
 
 
 def agreed(config: RastConfig, given: list[tuple[str, Any]]) -> Alpha:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from http import HTTPStatus
 from typing import Any
 
 from starlette.datastructures import Headers
@@ -72,5 +73,8 @@ def error_in(event: bytes) -> Any:
     if not isinstance(error, dict) or not 400 <= (error.get("code") or 0) < 600:
         return None
     return create_error_response(
-        one_line(error.get("message")), error.get("type") or "BadRequestError", error["code"], error.get("param")
+        one_line(error.get("message")),
+        error.get("type") or "BadRequestError",
+        HTTPStatus(error["code"]),
+        error.get("param"),
     )
