@@ -14,7 +14,9 @@ What is used, and where:
 - `state`: a `ModelState` of the V2 runner (CUDA's default) that does the same through `add_request`, `prepare_inputs`.
   Reads `NewRequestData.prompt_len` and the batch's `positions`.
 - `token_rows`: what both do with them; touches torch alone.
-- `worker`: `worker_cls`; the GPU worker's `_make_model_runner` and the CPU worker's `CPUModelRunner` name.
+- `worker`: `worker_cls`; the GPU worker's `_make_model_runner` and the CPU worker's `CPUModelRunner` name; after
+  `compile_or_warm_up_model` the sums of `trace` begin, which `collective_rpc("rast_trace")` reads.
+- `trace`: gathers the traces of slices with `tensor_model_parallel_all_gather`.
 - `patches`: two functions of vLLM are wrapped, because no public hook exists: `EngineArgs.create_engine_config`
   (checks before anything loads) and `InputProcessor.process_inputs` (checks of a request in the front end).
 - `checks`, `plan`: read `ModelConfig` and `VllmConfig`.
