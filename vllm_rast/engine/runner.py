@@ -41,9 +41,10 @@ class TokenWeights:
             # Requests come and go in almost every step: keep the points of those that stay, forget the others.
             self.known = {i: self.known[i] if i in self.known else self.points(requests[i]) for i in req_ids}
             self.req_ids = list(req_ids)
-            self.table = to_device(stack_points(list(self.known.values())), owner.device)
+            table = stack_points(list(self.known.values()))
             if self.skips_idle_models:
-                self.ensemble.active = models_used(np.concatenate(list(self.known.values())))
+                self.ensemble.active = models_used(table.reshape(-1, table.shape[-1]))
+            self.table = to_device(table, owner.device)
         write_token_rows(self.ensemble.token_weights[: len(owner)], self.table, owner, positions)
 
     def forget(self, req_id: str) -> None:

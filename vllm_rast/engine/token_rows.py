@@ -20,7 +20,7 @@ def stack_points(points: Sequence[np.ndarray], width: int = 1) -> np.ndarray:
     """One table of several requests' points, at least `width` wide."""
     width = max(width, *(len(some) for some in points))
     if width == 1:
-        return np.stack(points)
+        return np.concatenate(points)[:, None]
     table = np.zeros((len(points), width, points[0].shape[1]), dtype=np.float32)
     table[:, :, 0] = np.inf
     table[:, :, 1] = 1  # a length: nobody divides by 0
