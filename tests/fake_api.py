@@ -40,6 +40,8 @@ class FakeApi:
 
     def __init__(self) -> None:
         self.requests: list[dict[str, Any]] = []
+        self.tokens = TOKENS
+        self.max_model_len = 64
         self.key: str | None = None
         self.refusal: str | None = None  # answered with 400
         self.break_off = False  # the streams end without [DONE]
@@ -83,11 +85,11 @@ def text_chunk(tokens: list[tuple[str, float, float]], ids: list[int], asked: di
     return chunk
 
 
-def prompt_logprobs(ids: list[int]) -> list[Any]:
+def prompt_logprobs(fake: FakeApi, ids: list[int]) -> list[Any]:
     """The base's view: None for the first token, then {id: ...} with one more alternative."""
     rows: list[Any] = [None] + [{str(token): {"logprob": -1.0, "rank": 1, "decoded_token": "?"}} for token in ids[1:]]
     for place, token in enumerate(ids[len(PROMPT_IDS) :], start=len(PROMPT_IDS)):
-        name, _, p = TOKENS[token - 100]
+        name, _, p = fake.tokens[token - 100]
         rows[place] = {
             "7": {"logprob": -9999.0, "rank": 3, "decoded_token": " masked"},
             str(token): {"logprob": math.log(p), "rank": 1, "decoded_token": name},
@@ -101,7 +103,7 @@ def make_app(fake: FakeApi, config: RastConfig) -> FastAPI:
 
     async def stream(request: Request, asked: dict[str, Any], chat: bool) -> AsyncIterator[str]:
         base = asked["vllm_xargs"]["alpha"] == "base"
-        tokens = [(text, 1.0, 1.0) for text in BASE_TOKENS] if base else TOKENS
+        tokens = [(text, 1.0, 1.0) for text in BASE_TOKENS] if base else fake.tokens
         try:
             if chat:
                 first = {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]}
@@ -131,7 +133,7 @@ def make_app(fake: FakeApi, config: RastConfig) -> FastAPI:
 
     @app.get("/v1/models")
     async def models(request: Request) -> Any:
-        return refused(request) or {"data": [{"id": "mix-model", "max_model_len": 64}]}
+        return refused(request) or {"data": [{"id": "mix-model", "max_model_len": fake.max_model_len}]}
 
     @app.post("/v1/chat/completions")
     async def chat(request: Request) -> Any:
@@ -146,7 +148,7 @@ def make_app(fake: FakeApi, config: RastConfig) -> FastAPI:
         if answer := refused(request):
             return answer
         if "prompt_logprobs" in asked:
-            return {"choices": [{"prompt_logprobs": prompt_logprobs(asked["prompt"])}]}
+            return {"choices": [{"prompt_logprobs": prompt_logprobs(fake, asked["prompt"])}]}
         return StreamingResponse(stream(request, asked, False), media_type="text/event-stream")
 
     return app
