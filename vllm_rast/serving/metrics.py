@@ -19,6 +19,7 @@ from prometheus_client import Counter, Histogram
 from starlette import middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from vllm_rast.errors import UserError
 from vllm_rast.weights import Alpha, alphas_of, kind_of, read_text, single_models
 
 if TYPE_CHECKING:
@@ -101,7 +102,10 @@ def count_request(config: RastConfig, kind: str, alpha: Alpha | None) -> None:
     if kind == "mix" and config.pairs:
         if isinstance(alpha, str):
             alpha = read_text(alpha)
-        alphas = config.alphas if alpha is None else alphas_of(config, alpha)
+        try:
+            alphas = config.alphas if alpha is None else alphas_of(config, alpha)
+        except UserError:
+            return  # a schedule of one point is constant, too; the histogram leaves it out
         series().alpha.observe(max(abs(value) for value in alphas))
 
 
