@@ -44,6 +44,7 @@ ALPHAS: list[Any] = [None, 0, 0.5, 2, "base", "positive", "negative", [1], {"alp
 PROMPT_TOKENS, ANSWER_TOKENS = 64, 64  # of the load test
 CANCELLED = 0.3  # share of the soak test's clients that hang up
 SOAK_CLIENTS = 64
+RECEIVED, ENDED = "vllm_rast:requests_total", "vllm:request_success_total"  # the latter without those hung up on
 
 
 class Server:
@@ -185,7 +186,7 @@ async def soak_test(server: Server, requests: int, seed: int) -> dict[str, Any]:
     ids: Counter[str] = Counter()
     sizes: list[int] = []
     waiting = asyncio.Semaphore(SOAK_CLIENTS)
-    before = server.total("vllm:request_success_total")
+    before = {name: server.total(name) for name in (RECEIVED, ENDED)}
 
     async def one(session: aiohttp.ClientSession, number: int, alpha: Any, length: int, hang_up: int | None) -> None:
         body = {"model": NAME, "prompt": [5 + number % 50] * (1 + number % 40), "max_tokens": length, "stream": True}
@@ -233,7 +234,8 @@ async def soak_test(server: Server, requests: int, seed: int) -> dict[str, Any]:
         "ends": dict(ends),
         "lost": requests - sum(ends.values()),
         "answers_with_one_id": max(ids.values()),
-        "ended_in_the_engine": int(server.total("vllm:request_success_total") - before),
+        "received_by_the_engine": int(server.total(RECEIVED) - before[RECEIVED]),
+        "ended_in_the_engine": int(server.total(ENDED) - before[ENDED]),
         "kv_cache_usage_after": server.total("vllm:kv_cache_usage_perc"),
         "rss_mib": [size >> 20 for size in sizes],
     }
@@ -246,7 +248,8 @@ def soak_problems(soak: dict[str, Any]) -> list[str]:
         f"requests that ended as {wrong}": bool(wrong),
         "lost requests": soak["lost"] != 0,
         "two answers with one id": soak["answers_with_one_id"] != 1,
-        "requests that the engine counts otherwise": soak["ended_in_the_engine"] != soak["requests"],
+        "requests that the engine has not got once": soak["received_by_the_engine"] != soak["requests"],
+        "answers that the engine knows nothing of": soak["ended_in_the_engine"] < soak["ends"].get("finished", 0),
         "blocks that stay in use": soak["kv_cache_usage_after"] > 0,
     }
     return [problem for problem, there in checks.items() if there]

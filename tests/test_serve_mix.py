@@ -60,7 +60,8 @@ BAD_ALPHAS = [
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     expose = [argument for labels in LABELS for argument in ("--expose", labels)]
-    with serving(tmp_path_factory.mktemp("serve"), *expose) as server:
+    tools = ("--enable-auto-tool-choice", "--tool-call-parser", "hermes")
+    with serving(tmp_path_factory.mktemp("serve"), *expose, *tools) as server:
         yield server
         assert server.process.poll() is None, server.log.read_text()[-4000:]
 

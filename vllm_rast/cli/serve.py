@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from vllm_rast.errors import UserError
@@ -69,7 +70,7 @@ def main(args: argparse.Namespace) -> int:
     from vllm_rast.serving.aliases import parse_exposed
 
     exposed = parse_exposed(args.expose, config)
-    put_mix_into(options, config, args.trace)
+    put_mix_into(options, config)
     return serve(options, config, exposed, args.ui)
 
 
@@ -95,7 +96,7 @@ def models(args: argparse.Namespace, base: str | None) -> RastConfig:
     config = models_of(argparse.Namespace(**vars(args) | {"model": base or args.model}))
     if not config.pairs:
         raise UserError("--positive: name what to mix with the base; the base alone is served by `vllm serve`")
-    return config
+    return replace(config, trace=args.trace)
 
 
 def check_server(options: argparse.Namespace) -> None:
@@ -109,13 +110,13 @@ def check_server(options: argparse.Namespace) -> None:
         raise UserError("VLLM_USE_RUST_FRONTEND: vllm-rast serve is made of vLLM's Python server; unset it")
 
 
-def put_mix_into(options: argparse.Namespace, config: RastConfig, trace: bool) -> None:
+def put_mix_into(options: argparse.Namespace, config: RastConfig) -> None:
     """Tell vLLM's server what to load, in its own words."""
     base = config.sources[0]
     options.model = base.path
     options.revision = base.revision or options.revision
     options.served_model_name = options.served_model_name or [config.base]
-    rast = config.to_dict() | {"load_format": options.load_format} | ({"trace": True} if trace else {})
+    rast = config.to_dict() | {"load_format": options.load_format}
     options.load_format = "rast"
     options.additional_config = {**(options.additional_config or {}), "rast": rast}
     options.api_server_count = None

@@ -39,20 +39,13 @@ async def one_line_refusal(request: Any, error: Any) -> JSONResponse:
     first = findings[0]
     if not isinstance(first, dict):
         return bad_request(one_line(first), None)
-    if first.get("type") == "json_invalid":
-        return bad_request(f"body: not JSON: {one_line(own_words(first))} at character {first['loc'][-1]}", "body")
-    own = own_words(first)
+    own = (first.get("ctx") or {}).get("error")  # vLLM's own exception, where one is behind it
     parts = first.get("loc") or ("body",)
     named = clean_loc_for_param(parts[1:] if len(parts) > 1 and parts[0] == "body" else parts)
     field = getattr(own, "parameter", None) or named
     more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
     text = one_line(own or first.get("msg"))
     return bad_request(f"{field}: {text}{more}", field)
-
-
-def own_words(finding: dict[str, Any]) -> Any:
-    """The error behind one of pydantic's findings: vLLM's exception, or the JSON parser's text; None where none is."""
-    return (finding.get("ctx") or {}).get("error")
 
 
 def one_line(text: Any) -> str:

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vllm_rast.errors import UserError, shown
 from vllm_rast.serving.aliases import requested_alias
-from vllm_rast.serving.refusals import bad_request
+from vllm_rast.serving.refusals import bad_request, one_line
 from vllm_rast.weights import Alpha, parse_alpha
 
 if TYPE_CHECKING:
@@ -25,12 +25,16 @@ MAX_BODY_BYTES = 64 << 20
 requested_alpha: ContextVar[Alpha | None] = ContextVar("requested_alpha", default=None)
 
 
+class BodyError(UserError):
+    """A body that is too long, or no JSON."""
+
+
 class RequestWeights:
     """ASGI middleware that reads alpha out of JSON bodies, refuses a bad one, and lets vLLM's schema see none.
 
     vLLM's schema of `vllm_xargs` takes no dictionaries and turns booleans into numbers, it checks values only when a
     stream has begun, and beam search drops them. So alpha leaves the body here and reaches the engine through
-    `requested_alpha`, which `choosing_weights` reads. A body that is not a JSON object goes on untouched: vLLM refuses
+    `requested_alpha`, which `choosing_weights` reads. A body that is JSON and no object goes on untouched: vLLM refuses
     it in its own words.
     """
 
@@ -45,22 +49,25 @@ class RequestWeights:
         body = await read_body(receive)
         if body is None:
             return
-        if len(body) > MAX_BODY_BYTES:
-            return await bad_request(f"body: more than {MAX_BODY_BYTES >> 20} MiB; send less", "body")(
-                scope, receive, send
-            )
         try:
             body = self.choose(body)
+        except BodyError as error:
+            return await bad_request(f"body: {one_line(error)}", "body")(scope, receive, send)
         except UserError as error:
             return await bad_request(str(error), "alpha")(scope, receive, send)
         await self.app(scope, replaying(body, receive), send)
 
     def choose(self, body: bytes) -> bytes:
-        """Note the request's alias and alpha, and return the body without alpha. Raises UserError, naming alpha."""
+        """Note the request's alias and alpha, and return the body without alpha.
+
+        Raises BodyError where the body is none that anybody can read, UserError where alpha is wrong.
+        """
+        if len(body) > MAX_BODY_BYTES:
+            raise BodyError(f"more than {MAX_BODY_BYTES >> 20} MiB; send less")
         try:
             values = json.loads(body)
-        except (ValueError, RecursionError):
-            return body
+        except (ValueError, RecursionError) as error:
+            raise BodyError(f"not JSON: {error}") from error
         if not isinstance(values, dict):
             return body
         held = list(holders(values))

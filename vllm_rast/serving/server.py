@@ -15,7 +15,7 @@ from vllm.entrypoints.launchers.api_server import entry
 
 from vllm_rast.errors import UserError
 from vllm_rast.evaluation.backends import reason_of
-from vllm_rast.serving import health
+from vllm_rast.serving import health, metrics
 from vllm_rast.serving.aliases import show_aliases, with_served_names
 from vllm_rast.serving.drain import CountRequests, Drain
 from vllm_rast.serving.refusals import one_line_refusal
@@ -77,12 +77,7 @@ def add_to(app: FastAPI, config: RastConfig, exposed: dict[str, Alpha], drain: D
     aliases = with_served_names([path.name for path in models.base_model_paths], exposed)
     show_aliases(models, aliases)
     health.mount(app, engine_client)
-    try:
-        from vllm_rast.serving import metrics  # type: ignore
-    except ImportError:
-        pass
-    else:
-        metrics.mount(app, engine_client, config)
+    metrics.mount(app, engine_client, config)
     if ui:
         from vllm_rast.serving import ui as page
 
