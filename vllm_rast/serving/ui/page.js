@@ -3,7 +3,8 @@
 import { ApiError, answer, baseView, defaultAlphas, firstModel } from "./api.js";
 import { Tokens, fillLegend } from "./tokens.js";
 
-// The base looks at the mix's text again whenever it has doubled, so that all looks together cost two readings of it.
+// The base looks at prompt and answer again whenever they have doubled: all looks together read less than three times
+// what there is in the end.
 const FIRST_LOOK = 32;
 
 const at = (id) => document.getElementById(id);
@@ -102,7 +103,8 @@ async function mixHalf(settings, alpha, key, stop) {
   await half("mix", settings, alpha, { key, signal: stop.streams.signal, withTokens: true }, (chunk) => {
     promptIds ??= chunk.promptIds;
     chunk.tokens.forEach((token, i) => mine.add(token, chunk.finish === "stop" && i === chunk.tokens.length - 1));
-    if (!looking && promptIds && mine.list.length - looked >= Math.max(FIRST_LOOK, looked)) {
+    const grown = mine.list.length - looked;
+    if (!looking && promptIds && grown >= Math.max(FIRST_LOOK, promptIds.length + looked)) {
       looking = look().catch(() => {}).finally(() => { looking = null; }); // the last look tells what is wrong
     }
   });
