@@ -2,17 +2,13 @@
 
     python scripts/bench_kernel.py --threads 8 --json scripts/results/kernel_cpu.json
 
-Each case takes turns with a copy of the same size and with plain torch, so that all three meet the same moments of a
-machine. A table goes to stdout, progress to stderr.
+Each case takes turns with a copy of the same size, with plain torch, and with a trace of every row, so that all meet
+the same moments of a machine. A table goes to stdout, progress to stderr.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -20,10 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from bench_machine import cell, describe, describe_line, say, spread, table, write_json
 
-import vllm_rast
-from vllm_rast.kernels import choose
-from vllm_rast.ops import combine_logits, combine_with_torch
+from vllm_rast.ops import TRACE_COLUMNS, combine_logits, combine_with_torch
 
 COLUMNS = 151_936  # the vocabulary rows of Qwen2.5
 MODELS = 3  # base, positive, negative
@@ -40,27 +35,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=9, help="samples of each (default: 9)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything here, too")
     return parser.parse_args()
-
-
-def describe(device: str) -> dict[str, Any]:
-    """The machine and the versions that made the numbers."""
-    processor = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-        processor = names[0].partition(":")[2].strip() if names else processor
-    choice = choose(device)
-    return {
-        "vllm_rast": vllm_rast.__version__,
-        "torch": torch.__version__,
-        "device": torch.cuda.get_device_name() if device == "cuda" else processor,
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "load_average_at_start": os.getloadavg()[0],
-        "implementation": choice.implementation,
-        "columns": COLUMNS,
-        "models": MODELS,
-    }
 
 
 def seconds(function: Callable[[], Any], calls: int, device: str) -> float:
@@ -88,10 +62,6 @@ def sample(functions: dict[str, Callable[[], Any]], repeats: int, device: str) -
     return times
 
 
-def spread(values: list[float]) -> dict[str, float]:
-    return {"median": statistics.median(values), "low": min(values), "high": max(values)}
-
-
 def measure(rows: int, dtype: str, in_place: bool, repeats: int, device: str) -> dict[str, Any]:
     """One line of the table. Bytes: what has to be read and written once, the copy's likewise."""
     logits = [torch.randn(rows, COLUMNS, device=device).to(DTYPES[dtype]) for _ in range(MODELS)]
@@ -102,6 +72,7 @@ def measure(rows: int, dtype: str, in_place: bool, repeats: int, device: str) ->
     out = logits[0] if in_place else torch.empty(rows, COLUMNS, device=device)
     moved = rows * COLUMNS * (MODELS * logits[0].element_size() + 4)
     # As many bytes as the sum moves, half of them read and half written.
+    trace = torch.empty(rows, len(TRACE_COLUMNS), device=device)
     source = torch.ones(moved // 2, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     times = sample(
@@ -109,19 +80,21 @@ def measure(rows: int, dtype: str, in_place: bool, repeats: int, device: str) ->
             "kernel": lambda: combine_logits(logits, weights, out),
             "torch": lambda: combine_with_torch(logits, weights, out),
             "copy": lambda: target.copy_(source),
+            "traced": lambda: combine_logits(logits, weights, out, trace),
         },
         repeats,
         device,
     )
-    turns = list(zip(times["kernel"], times["torch"], times["copy"], strict=True))
+    turns = list(zip(*(times[name] for name in ("kernel", "torch", "copy", "traced")), strict=True))
     return {
         "rows": rows,
         "dtype": dtype,
         "in_place": in_place,
         "kernel_ms": spread([1e3 * one for one in times["kernel"]]),
         "bandwidth_gb_per_s": spread([moved / one / 1e9 for one in times["kernel"]]),
-        "over_copy": spread([copy / kernel for kernel, _, copy in turns]),
-        "times_torch": spread([plain / kernel for kernel, plain, _ in turns]),
+        "over_copy": spread([copy / kernel for kernel, _, copy, _ in turns]),
+        "times_torch": spread([plain / kernel for kernel, plain, _, _ in turns]),
+        "traced_over_kernel": spread([traced / kernel for kernel, _, _, traced in turns]),
         "seconds": times,
     }
 
@@ -129,12 +102,8 @@ def measure(rows: int, dtype: str, in_place: bool, repeats: int, device: str) ->
 def all_cases(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     for rows in options.rows:
         for dtype, in_place in (("bf16", False), ("fp32", False), ("fp32", True)):
-            print(f"{rows} rows, {dtype}{', in place' if in_place else ''}", file=sys.stderr)
+            say(f"{rows} rows, {dtype}{', in place' if in_place else ''}")
             yield measure(rows, dtype, in_place, options.repeats, options.device)
-
-
-def cell(values: dict[str, float]) -> str:
-    return f"{values['median']:.2f} ({values['low']:.2f} to {values['high']:.2f})"
 
 
 def main() -> None:
@@ -143,19 +112,23 @@ def main() -> None:
         sys.exit("--device cuda: torch sees no GPU here; leave the option out to measure the CPU")
     if options.threads:
         torch.set_num_threads(options.threads)
-    machine = describe(options.device)
+    machine = describe(options.device) | {"columns": COLUMNS, "models": MODELS}
     results = list(all_cases(options))
-    print(", ".join(f"{name} {value}" for name, value in machine.items()))
-    print()
-    print("| rows | logits | ms | GB/s | over copy bandwidth | times plain torch |")
-    print("|---:|---|---:|---:|---:|---:|")
+    figures = {
+        "ms": "kernel_ms",
+        "GB/s": "bandwidth_gb_per_s",
+        "over copy bandwidth": "over_copy",
+        "times plain torch": "times_torch",
+        "traced, times plain": "traced_over_kernel",
+    }
+    lines = []
     for one in results:
-        logits = one["dtype"] + (", in place" if one["in_place"] else "")
-        columns = (one["kernel_ms"], one["bandwidth_gb_per_s"], one["over_copy"], one["times_torch"])
-        print(f"| {one['rows']} | {logits} | " + " | ".join(cell(values) for values in columns) + " |")
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps({"machine": machine, "results": results}, indent=1) + "\n")
+        name = f"{one['rows']} x {one['dtype']}" + (", in place" if one["in_place"] else "")
+        lines.append([name, *(cell(one[figure]) for figure in figures.values())])
+    print(describe_line(machine))
+    print()
+    print(table(["rows x logits", *figures], lines))
+    write_json(options.json, "kernel", machine, results=results)
 
 
 if __name__ == "__main__":
