@@ -13,7 +13,7 @@ struct Linear {
   int64_t weight_row_stride;
   const float* bias;  // [width], or nullptr
   int64_t width, depth, padded_depth;
-  void* out;  // [num_rows, width], dense, float32 or bfloat16
+  void* out;    // [num_rows, width], dense, float32 or bfloat16
   bool rounds;  // whether out is bfloat16
 };
 

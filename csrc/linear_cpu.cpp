@@ -1,6 +1,6 @@
-// The linear layer on a CPU. A block of weight rows is widened to float32 once, into a scratch that stays in the caches,
-// and meets every row of x there: memory gives 2 bytes for each weight, and nothing is copied or packed beforehand.
-// Compiled once for each instruction set, with ISA naming the namespace.
+// The linear layer on a CPU. A block of weight rows is widened to float32 once, into a scratch that stays in the
+// caches, and meets every row of x there: memory gives 2 bytes for each weight, and nothing is copied or packed
+// beforehand. Compiled once for each instruction set, with ISA naming the namespace.
 //
 // Each number is summed in the same order however many rows there are, so a row's result does not depend on its batch.
 #include <cstring>
