@@ -25,6 +25,7 @@ STALE_AFTER = 30 * 86400.0  # seconds; a library that nobody used for so long ma
 DIGEST_BYTES = hashlib.sha256().digest_size
 
 COMPILE = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-DTORCH_TARGET_VERSION=0x020a000000000000"]
+# The CPU's kernels, each compiled once for each instruction set.
 # combine_logits: no fused multiply-add, so that every implementation gives the same bits as torch, at no cost where
 # memory is the limit. Nobody reads the processor's floating-point flags; guarding them kept GCC 12 from vectorising
 # float16. linear: fused, which doubles its speed.
@@ -38,8 +39,6 @@ INSTRUCTION_SETS = {
     "avx2": ["-mavx2", "-mfma", "-mf16c"],
     "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"],
 }
-# A library is one binding and its kernels. The CPU's kernels are compiled once for each instruction set.
-KERNELS = {"cpu": ("combine_logits_cpu.cpp",), "cuda": ("combine_logits_cuda.cu",)}
 # Machine code for A100 and H100, and an intermediate form that the driver translates for later GPUs.
 GPUS = ["-gencode", "arch=compute_80,code=[sm_80,compute_80]", "-gencode", "arch=compute_90,code=sm_90"]
 
