@@ -295,6 +295,7 @@ def test_the_key_is_asked_for_and_kept_nowhere(page: Any, url: str, fake: FakeAp
     key.fill("s3cret")
     page.get_by_role("button", name="Answer").click()
     expect(page.locator("#status")).to_contain_text("moved")
+    expect(page.locator("#model")).to_contain_text("mix-model")
     kept = page.evaluate("() => JSON.stringify([localStorage, sessionStorage, document.cookie, location.href])")
     assert "s3cret" not in kept
 

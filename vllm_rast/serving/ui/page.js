@@ -125,7 +125,7 @@ async function run() {
   at("stop").disabled = false;
   say("Answering…");
   try {
-    model ??= await firstModel(key);
+    if (!model) await findModel();
     const settings = readSettings();
     tokens = new Tokens(at("mix"), panel);
     at("base").textContent = "";
@@ -162,17 +162,21 @@ function askForKey() {
   at("key").focus();
 }
 
+async function findModel() {
+  model = await firstModel(at("key").value);
+  at("model").textContent = `${model.id}: base + α · (positive − negative)`;
+}
+
 async function start() {
   fillLegend(at("legend"));
   makeSliders(await defaultAlphas());
   try {
-    model = await firstModel("");
+    await findModel();
   } catch (error) {
     if (error.status !== 401) throw error;
     askForKey();
     say("This server wants an API key.");
   }
-  if (model) at("model").textContent = `${model.id}: base + α · (positive − negative)`;
 }
 
 at("ask").addEventListener("submit", (event) => {
