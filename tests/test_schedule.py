@@ -361,6 +361,18 @@ def test_extra_args_that_are_no_dictionary(engine: Any) -> None:
         engine.generate([{"prompt_token_ids": [5]}], [sampling], use_tqdm=False)
 
 
+def test_a_session_uses_every_model(engine: Any) -> None:
+    """Its later inputs find the keys and values of the earlier ones, whatever their alpha was."""
+    process = engine.llm_engine.input_processor.process_inputs
+    prompt = {"type": "token", "prompt_token_ids": [5, 6]}
+    for alpha in (1, IN_ENGINE[0]):
+        assert process("a", prompt, params(alpha), ("generate",), resumable=True).cache_salt.endswith("models 111")
+    for alpha in ("base", 0):
+        assert process("a", prompt, params(alpha), ("generate",)).cache_salt.endswith("models 100")
+        with pytest.raises(ValueError, match="^alpha: a session of streamed inputs"):
+            process("a", prompt, params(alpha), ("generate",), resumable=True)
+
+
 def test_the_engine_lives_on(engine: Any, reference: ReferenceLLM) -> None:
     """After everything above."""
     prompts = make_prompts(2, seed=65)

@@ -72,7 +72,8 @@ def checking_requests(process_inputs: Any) -> Any:
 
     Every request of every entry point passes here, before it is queued. Where idle models are skipped, a request leaves
     no keys and values of the models it does not use at any position, so it must not share cached blocks with one that
-    uses others: `cache_salt` is vLLM's own way to keep prefixes apart. Nothing else about alpha is in a block.
+    uses others: `cache_salt` is vLLM's own way to keep prefixes apart. Nothing else about alpha is in a block. For the
+    same reason a session, whose later inputs may bring another alpha, has to use every model from the beginning.
     """
 
     @functools.wraps(process_inputs)
@@ -89,6 +90,10 @@ def checking_requests(process_inputs: Any) -> Any:
             raise RequestError(str(error)) from None
         request = process_inputs(self, request_id, prompt, params, *args, **kwargs)
         if skips_idle_models():
+            if request.resumable and not all(schedule.used):
+                raise RequestError(
+                    "alpha: a session of streamed inputs must use every model; send a number other than 0"
+                )
             used = "".join("1" if uses else "0" for uses in schedule.used)
             request.cache_salt = f"{request.cache_salt or ''}|models {used}"
         return request
