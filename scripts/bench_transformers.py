@@ -68,6 +68,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--max-num-seqs", type=positive, default=128, help="most requests at a time in vLLM")
     parser.add_argument("--enforce-eager", action="store_true", help="vLLM without torch.compile")
     parser.add_argument(
+        "--their-dtype",
+        choices=("bfloat16", "float16", "float32"),
+        help="dtype of transformers alone, where another than --dtype is its best (default: the same)",
+    )
+    parser.add_argument(
         "--attention", choices=("sdpa_grouped", "sdpa"), default="sdpa_grouped", help="transformers' attention"
     )
     options = parser.parse_args()
@@ -128,7 +133,7 @@ class Theirs:
 
         base, positive_model, negative = folders
         config = RastConfig.build(base, positive_model, negative, ALPHA)
-        self.llm = BatchedTransformers(config, options.dtype, default_device(), attention=options.attention)
+        self.llm = BatchedTransformers(config, options.their_dtype, default_device(), attention=options.attention)
 
     def run(self, work: Workload, rows: int, drop_ended: bool) -> int:
         answers = self.llm.generate(
@@ -143,7 +148,7 @@ def timed(name: str, work: Workload, run: Callable[[Workload], int]) -> dict[str
     tokens = run(work)
     taken = {"seconds": time.perf_counter() - start, "processor_seconds": time.process_time() - processor}
     assert tokens == work.answer_tokens, f"{name}: {tokens} answer tokens instead of {work.answer_tokens}"
-    say(f"  {name}: {taken['seconds']:.1f} s, {work.samples / taken['seconds']:.2f} samples/s")
+    say(f"  {name}: {taken['seconds']:.1f} s ({taken['processor_seconds']:.1f} s of processor)")
     return taken
 
 
@@ -219,11 +224,13 @@ def main() -> None:
     options = parse()
     prepare_engines(options.threads)
     options.dtype = options.dtype or default_dtype()
+    options.their_dtype = options.their_dtype or options.dtype
     machine = describe()
     results = measure(options)
     machine["threads"] = describe()["threads"]  # as the engine has left them
     print(describe_line(machine))
-    print(f"models {', '.join(options.models)}, {options.dtype}, {'eager' if options.enforce_eager else 'compiled'}\n")
+    mode = "eager" if options.enforce_eager else "compiled"
+    print(f"models {', '.join(options.models)}; vLLM {mode}, {options.dtype}; transformers {options.their_dtype}\n")
     rows = []
     for one in results:
         print(f"- {one['name']}: {one['workload']}")
