@@ -39,6 +39,9 @@ class FakeApi:
     """What a test may change, and what the page sent."""
 
     def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
         self.requests: list[dict[str, Any]] = []
         self.tokens = TOKENS
         self.max_model_len = 64
@@ -47,7 +50,7 @@ class FakeApi:
         self.break_off = False  # the streams end without [DONE]
         self.pause_s = 0.0  # between chunks
         self.chunk = 1  # tokens in one chunk
-        self.disconnects = 0
+        self.disconnects: list[dict[str, Any]] = []  # the requests that were hung up on
 
 
 def chat_chunk(tokens: list[tuple[str, float, float]], ids: list[int], asked: dict[str, Any], last: bool) -> dict:
@@ -102,6 +105,7 @@ def make_app(fake: FakeApi, config: RastConfig) -> FastAPI:
     mount(app, None, config)
 
     async def stream(request: Request, asked: dict[str, Any], chat: bool) -> AsyncIterator[str]:
+        disconnects = fake.disconnects  # this test's
         base = asked["vllm_xargs"]["alpha"] == "base"
         tokens = [(text, 1.0, 1.0) for text in BASE_TOKENS] if base else fake.tokens
         try:
@@ -121,7 +125,7 @@ def make_app(fake: FakeApi, config: RastConfig) -> FastAPI:
                 usage = {"prompt_tokens": len(PROMPT_IDS), "completion_tokens": len(tokens)}
                 yield "data: " + json.dumps({"choices": [], "usage": usage}) + "\n\ndata: [DONE]\n\n"
         except asyncio.CancelledError:
-            fake.disconnects += 1
+            disconnects.append(asked)
             raise
 
     def refused(request: Request) -> JSONResponse | None:

@@ -40,15 +40,22 @@ def browser() -> Iterator[Any]:
         browser.close()
 
 
-@pytest.fixture
-def fake() -> FakeApi:
-    return FakeApi()
-
-
-@pytest.fixture
-def url(fake: FakeApi) -> Iterator[str]:
+@pytest.fixture(scope="module")
+def shared() -> Iterator[tuple[FakeApi, str]]:
+    fake = FakeApi()
     with serve(fake, TINY) as url:
-        yield url
+        yield fake, url
+
+
+@pytest.fixture
+def fake(shared: tuple[FakeApi, str]) -> FakeApi:
+    shared[0].reset()
+    return shared[0]
+
+
+@pytest.fixture
+def url(shared: tuple[FakeApi, str], fake: FakeApi) -> str:
+    return shared[1]
 
 
 @pytest.fixture
@@ -320,9 +327,9 @@ def test_stopping_ends_both_streams_and_still_compares(page: Any, url: str, fake
     expect(page.get_by_role("alert")).to_be_empty()
     assert page.locator("#mix .end").count() == 0
     deadline = time.monotonic() + 10
-    while fake.disconnects < 2 and time.monotonic() < deadline:
+    while len(fake.disconnects) < 2 and time.monotonic() < deadline:
         page.wait_for_timeout(50)
-    assert fake.disconnects == 2
+    assert len(fake.disconnects) == 2
 
 
 # Eyes and ears
