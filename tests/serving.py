@@ -73,6 +73,10 @@ class Server:
         """Resident bytes of all processes."""
         return sum(process.memory_info().rss for process in self.processes())
 
+    def last_words(self) -> str:
+        """The last line of our own in the log; libraries may complain after it."""
+        return [line for line in self.log.read_text().splitlines() if line.startswith("vllm-rast: ")][-1]
+
     def processes_left(self) -> list[int]:
         """Processes of the server's session that still live, once it has ended; they get some seconds to go."""
         deadline = time.monotonic() + 20

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -11,7 +13,7 @@ from typing import Any
 
 import openai
 import pytest
-from serving import Server, serving
+from serving import Server, free_port, serving
 from test_cli import refused
 
 PROMPT = [5] * 20
@@ -60,7 +62,7 @@ def test_sigterm_lets_streams_finish(tmp_path: Path) -> None:
         assert results == [undisturbed] * 3, "a stream was cut"
         assert "shutting down" in turned_away
         assert server.wait() == 0
-    assert server.log.read_text().rstrip().splitlines()[-1] == "vllm-rast: stopped"
+    assert server.last_words() == "vllm-rast: stopped"
 
 
 def wait_for_status(server: Server, wanted: int) -> str:
@@ -87,10 +89,17 @@ def test_a_dead_engine_ends_the_server_with_an_error(tmp_path: Path) -> None:
         (got,) = results
         assert isinstance(got, openai.APIError) or got["finish"] != "length", "the stream cannot have finished"
         assert server.wait() == 1
-        last = server.log.read_text().rstrip().splitlines()[-1]
-        assert last.startswith("vllm-rast: error: the engine died"), last
-        children = server.processes_left()
-        assert not children, "processes of the dead server live on"
+        assert server.last_words().startswith("vllm-rast: error: the engine died")
+        assert not server.processes_left(), "processes of the dead server live on"
+
+
+def test_a_mix_that_does_not_fit_is_refused_before_it_loads() -> None:
+    command = [sys.executable, "-m", "vllm_rast", "serve", "--max-model-len", "4096", "--port", str(free_port())]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    (said,) = [line for line in done.stderr.splitlines() if line.startswith("vllm-rast: ")]
+    assert said.startswith("vllm-rast: error: max_model_len: 4096 is longer than the context of ")
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -112,7 +121,6 @@ def test_a_dead_engine_ends_the_server_with_an_error(tmp_path: Path) -> None:
         (["--headless"], "--headless: not supported by vllm-rast serve"),
         (["--enable-auto-tool-choice"], "--enable-auto-tool-choice requires --tool-call-parser"),
         (["--tool-call-parser", "nonsense", "--enable-auto-tool-choice"], "invalid tool call parser: nonsense"),
-        (["--max-model-len", "4096"], "max_model_len: 4096"),
         (["--host", "192.0.2.1"], "see --host"),
     ],
 )
@@ -121,4 +129,5 @@ def test_wrong_commands_get_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "1")  # put back afterwards
-    assert said in refused(capsys, ["serve", *arguments])
+    port = [] if "--port" in arguments else ["--port", str(free_port())]
+    assert said in refused(capsys, ["serve", *arguments, *port])

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import traceback
 from http import HTTPStatus
 from typing import Any
 
 from starlette.responses import JSONResponse
 from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
+from vllm.entrypoints.serve.exception_handling.handlers.exception import exception_handler
 from vllm.entrypoints.serve.exception_handling.handlers.validation import clean_loc_for_param
+
+BODY_CHECK = "request_body_to_args"  # FastAPI's function that checks a body, before any of vLLM's routes sees it
 
 
 def bad_request(message: str, field: str | None) -> JSONResponse:
@@ -46,6 +50,21 @@ async def one_line_refusal(request: Any, error: Any) -> JSONResponse:
     more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
     text = one_line(own or first.get("msg"))
     return bad_request(f"{field}: {text}{more}", field)
+
+
+async def validator_refusal(request: Any, error: Exception) -> JSONResponse:
+    """A body that one of vLLM's own checks fails on, because it looks into a value before its type is known: HTTP 400.
+
+    vLLM answers with 500. What fails anywhere else is left to vLLM's handler.
+    """
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if not any(frame.f_code.co_name == BODY_CHECK for frame in frames):
+        return await exception_handler(request, error)
+    bodies = [body for frame in frames if isinstance(body := frame.f_locals.get("data"), dict)]
+    wrong = getattr(error, "obj", None)  # of an AttributeError: the value that has no such attribute
+    fields = [str(key) for body in bodies for key, value in body.items() if wrong is not None and value is wrong]
+    field = fields[0] if fields else "body"
+    return bad_request(f"{field}: of a type that does not fit: {one_line(error)}", field)
 
 
 def one_line(text: Any) -> str:

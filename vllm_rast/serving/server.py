@@ -18,7 +18,7 @@ from vllm_rast.evaluation.backends import reason_of
 from vllm_rast.serving import health, metrics
 from vllm_rast.serving.aliases import show_aliases, with_served_names
 from vllm_rast.serving.drain import CountRequests, Drain
-from vllm_rast.serving.refusals import one_line_refusal
+from vllm_rast.serving.refusals import one_line_refusal, validator_refusal
 from vllm_rast.serving.requests import RequestWeights, choosing_weights
 from vllm_rast.serving.streams import EarlyErrors
 from vllm_rast.weights import Alpha
@@ -83,6 +83,8 @@ def add_to(app: FastAPI, config: RastConfig, exposed: dict[str, Alpha], drain: D
 
         page.mount(app, engine_client, config)
     app.exception_handler(RequestValidationError)(one_line_refusal)
+    for mistake in (AttributeError, LookupError):
+        app.exception_handler(mistake)(validator_refusal)
     engine_client.generate = choosing_weights(engine_client.generate)
     engine_client.shutdown = drain.shutting_down(engine_client)
     # At the end of the list: behind vLLM's own middleware, above all the one that asks for the API key.
