@@ -122,7 +122,7 @@ def draw_curves(axes: Axes, curves: list[Curve], log_x: bool) -> None:
 def draw_bars(axes: Axes, bars: list[tuple[str, dict[str, float]]]) -> None:
     """Horizontal bars with ranges, the first on top."""
     for place, (name, one) in enumerate(reversed(bars)):
-        axes.barh(place, one["median"], color=PALETTE[0], height=0.55)
+        axes.barh(place, one["median"], color=PALETTE[0], height=0.4)
         axes.plot([one["low"], one["high"]], [place, place], color="black", linewidth=1.2)
         axes.annotate(
             f"{one['median']:.2f}",
@@ -132,11 +132,9 @@ def draw_bars(axes: Axes, bars: list[tuple[str, dict[str, float]]]) -> None:
             va="center",
             fontsize=8,
         )
-        axes.annotate(
-            name, (0, place), xytext=(2, 13), textcoords="offset points", va="center", fontsize=8, annotation_clip=False
-        )
+        axes.text(0.03, place + 0.33, name, va="center", fontsize=8)
     axes.set_yticks([])
-    axes.set_ylim(-0.5, len(bars) - 0.25)
+    axes.set_ylim(-0.4, len(bars) - 0.4)
     axes.set_xlim(0, 1.15 * max(one["high"] for _, one in bars))
 
 
