@@ -451,7 +451,7 @@ def test_a_real_server_streams_both_answers(page: Any, server: str, mode: str) -
     page.get_by_role("button", name="Answer").click()
     expect(page.locator("#status")).to_contain_text("The mix moved", timeout=60_000)
     expect(page.get_by_role("alert")).to_be_empty()
-    assert all(len(lengths) > 3 for lengths in page.evaluate("() => [[...lengths.base], [...lengths.mix]]"))
+    assert all(len(lengths) > 2 for lengths in page.evaluate("() => [[...lengths.base], [...lengths.mix]]"))
 
     model = json.load(fetch(server + "/v1/models"))["data"][0]["id"]
     asked = {"model": model, "temperature": 0, "max_tokens": 48, "seed": 1}
@@ -468,8 +468,8 @@ def test_a_real_server_streams_both_answers(page: Any, server: str, mode: str) -
         assert (shown.removesuffix("end") if ended else shown) == text
     compared = int(re.search(r"of (\d+) tokens", page.locator("#status").text_content()).group(1))
     assert compared == page.locator("#mix .token").count() == answer["usage"]["completion_tokens"]
-    # In the chat it is the mix that begins step by step; the text has begun so, and the base goes on alike.
-    assert (page.locator("#mix .raised, #mix .lowered").count() > 0) == (mode == "chat")
+    if mode == "chat":  # the mix begins to reckon, where the base often guesses; once begun, both go on alike
+        assert page.locator("#mix .raised, #mix .lowered").count() > 0
 
 
 def test_a_real_mix_with_alpha_0_moves_nothing(page: Any, server: str) -> None:
