@@ -195,6 +195,28 @@ def test_sums() -> None:
     assert sums.read() == {"kl_nats": 0.0, "rows": 0}
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU in sight of torch")
+@pytest.mark.parametrize("columns", [*ODD_COLUMNS, 151936])
+@pytest.mark.parametrize("rows", [0, 1, 3, 257])
+def test_cuda(rows: int, columns: int) -> None:
+    """Called, then replayed from a graph."""
+    logits, weights = random_case(rows, columns, 3, seed=8)
+    logits = [some / 4 for some in logits]
+    weights[:, 0] = 1
+    wanted = traced(logits, weights)
+    on_gpu, gpu_weights = [some.cuda() for some in logits], weights.cuda()
+    out, trace = torch.empty(rows, columns, device="cuda"), torch.empty(rows, 5, device="cuda")
+    combine_logits(on_gpu, gpu_weights, out, trace)
+    assert_close(trace.cpu(), wanted)
+    if rows:
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            combine_logits(on_gpu, gpu_weights, out, trace)
+        trace.zero_()
+        graph.replay()
+        assert_close(trace.cpu(), wanted)
+
+
 @pytest.fixture(scope="module")
 def engine(start_engine: Callable[..., Any], random_models: dict[str, str]) -> Any:
     return start_engine(

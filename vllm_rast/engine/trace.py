@@ -48,6 +48,7 @@ class TraceSums:
         counted = mixes & kl.isfinite()
         self.sums += torch.stack([torch.where(counted, kl, 0).sum(), counted.sum().double()])
 
+    @torch.inference_mode()  # as the engine's steps, whichever of them made the tensor
     def read(self, take: bool = False) -> dict[str, float]:
         """{"kl_nats", "rows"} since the start, or since the last reading that took them away. Waits for the device."""
         kl_nats, rows = self.sums.tolist()
