@@ -74,9 +74,10 @@ def test_the_same_texts_as_the_reference(one_engine, tmp_path):
     texts = {}
     for backend in backends.BACKENDS:
         run = tmp_path / backend
-        options = ["--limit", "5", "--temperature", "0", "--rows", "base,rast,positive,strong=2", "--backend", backend]
+        rows = ["base,rast,positive,strong=2", 'late={"alpha": 2, "warmup": 9}']
+        options = ["--limit", "5", "--temperature", "0", "--rows", *rows, "--backend", backend]
         assert main(["generate", *options, "--run", str(run)]) == 0
         samples = list(RunFolder(run).samples())
         texts[backend] = {one.key: (one.text, one.finish_reason, one.prompt_tokens, one.tokens) for one in samples}
-    assert len(texts["vllm"]) == 20
+    assert len(texts["vllm"]) == 25
     assert texts["vllm"] == texts["transformers"]
