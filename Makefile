@@ -19,6 +19,7 @@ test: $(VENV)/.tested-with
 lint: $(VENV)/.tested-with
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror csrc/*.h csrc/*.cpp csrc/*.cu
 	$(BIN)/mypy
 
 install: $(VENV)/.installed
