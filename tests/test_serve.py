@@ -50,13 +50,15 @@ def free_port() -> int:
 @pytest.fixture(scope="module")
 def server(random_models: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     port = free_port()
-    rast = {"rast": {"positive": random_models["positive"], "negative": random_models["negative"], "alpha": 0.5}}
+    small = {name: random_models[name] for name in ("positive", "negative")}
+    rast = {"rast": {**small, "alpha": 0.5, "trace": True}}
     folder = tmp_path_factory.mktemp("server")
     (folder / "vllm_command.py").write_text(VLLM_COMMAND)
     command = [sys.executable, folder / "vllm_command.py", "serve", random_models["base"], "--host", "127.0.0.1"]
     command += ["--port", str(port), "--load-format", "rast", "--worker-cls", "vllm_rast.engine.worker.RastWorker"]
     command += ["--additional-config", json.dumps(rast), "--dtype", "float32", "--enforce-eager"]
     command += ["--max-model-len", "256", "--max-num-seqs", "8", "--served-model-name", "mix"]
+    command += ["--middleware", "vllm_rast.serving.metrics.Metrics"]
     log = folder / "log"
     with log.open("w") as output:
         env = {**os.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
@@ -116,3 +118,20 @@ def test_a_bad_alpha_is_a_bad_request(server: str, alpha: Any) -> None:
     assert caught.value.code == 400
     assert "alpha" in caught.value.read().decode()
     assert complete(server, prompt=prompt)["token_ids"], "the engine must live on"
+
+
+def test_our_metrics_come_by_vllms_own_option(server: str) -> None:
+    def metrics() -> dict[str, float]:
+        with urllib.request.urlopen(server + "/metrics", timeout=60) as response:
+            lines = [line for line in response.read().decode().splitlines() if line.startswith("vllm_rast:")]
+        return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+
+    before = metrics()
+    (prompt,) = make_prompts(1, seed=43)
+    for alpha in (2, "positive"):
+        complete(server, prompt=prompt, ignore_eos=True, vllm_xargs={"alpha": alpha})
+    grown = {name: value - before[name] for name, value in metrics().items()}
+    for kind in ("mix", "positive"):
+        assert grown[f'vllm_rast:requests_total{{kind="{kind}"}}'] == 1
+        assert grown[f'vllm_rast:generated_tokens_total{{kind="{kind}"}}'] == 24
+    assert grown["vllm_rast:kl_rows_total"] == 24 and grown["vllm_rast:kl_nats_total"] > 0
