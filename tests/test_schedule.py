@@ -221,6 +221,24 @@ def test_the_engine_computes_the_same_bits(alphas: Any, tokens: list[tuple[int, 
         assert (row == want).all()
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_same_bits_on_cuda_and_no_wait_for_it() -> None:
+    steps = {"steps": [[position, position / 7] for position in range(3, 60, 3)]}
+    schedules = [parse_alpha(TWO_PAIRS, alpha) for alpha in ({"ramp": [[5, 0.1], [78, [3, -1.7]]]}, 0.3, steps)]
+    host = torch.from_numpy(stack_points([schedule.points(11) for schedule in schedules]))
+    owner, positions = torch.arange(300) % 3, torch.arange(300) // 3
+    want = torch.empty(300, 4)
+    write_token_rows(want, host, owner, positions)
+    table, out, owner, positions = host.cuda(), want.cuda().zero_(), owner.cuda(), positions.cuda()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        write_token_rows(out, table, owner, positions)
+        write_token_rows(torch.empty_like(out), table[:, :1], owner, positions)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.equal(out.cpu(), want)
+
+
 # In the engine: positions up to MAX_TOKENS = 24.
 
 IN_ENGINE: list[Any] = [
