@@ -8,7 +8,7 @@ from typing import Any
 
 MODELS = ["tiny:base", "tiny:base:positive", "tiny:base:alpha=0.3", "tiny:base:nothing", "", None]
 PATHS = {
-    "/v1/completions": {"prompt": "Question:\nWhat is 1 + 1?\n", "max_tokens": 2},
+    "/v1/completions": {"prompt": "What is 1 + 1?", "max_tokens": 2},
     "/v1/chat/completions": {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2},
     "/v1/responses": {"input": "Hi", "max_output_tokens": 2},
     "/v1/messages": {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2},

@@ -7,5 +7,7 @@ What is used of vLLM 0.32, and where:
 - `aliases`: `OpenAIServingModels.base_model_paths` (the names that are served) and `model_name` (the name in answers).
 - `requests`, `streams`, `drain`: pure ASGI middleware behind vLLM's own, so that streams are never buffered.
 - `drain`: `AsyncLLM.shutdown`, `errored`. `health`, `requests`: `AsyncLLM.generate`.
-- `refusals`: `create_error_response`, the shape of vLLM's error answers.
+- `sendable`: `InputProcessor.process_inputs`, which every request passes, and `MsgpackEncoder`.
+- `refusals`: `create_error_response`, the shape of vLLM's error answers, and its handlers of exceptions.
+- `metrics`: `AsyncLLM.output_processor` and `collective_rpc`. `ui` only adds routes.
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from http import HTTPStatus
+from types import FrameType
 from typing import Any
 
 from starlette.responses import JSONResponse
@@ -60,11 +61,17 @@ async def validator_refusal(request: Any, error: Exception) -> JSONResponse:
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     if not any(frame.f_code.co_name == BODY_CHECK for frame in frames):
         return await exception_handler(request, error)
-    bodies = [body for frame in frames if isinstance(body := frame.f_locals.get("data"), dict)]
-    wrong = getattr(error, "obj", None)  # of an AttributeError: the value that has no such attribute
-    fields = [str(key) for body in bodies for key, value in body.items() if wrong is not None and value is wrong]
-    field = fields[0] if fields else "body"
+    field = field_looked_into(frames, error)
     return bad_request(f"{field}: of a type that does not fit: {one_line(error)}", field)
+
+
+def field_looked_into(frames: list[FrameType], error: Exception) -> str:
+    """The field whose value an AttributeError is about: one that the failing check names, if several have the value."""
+    checks = [frame for frame in frames if isinstance(frame.f_locals.get("data"), dict)]
+    if not (checks and isinstance(error, AttributeError)):
+        return "body"
+    fields = [key for key, value in checks[-1].f_locals["data"].items() if value is error.obj]
+    return next((key for key in fields if key in checks[-1].f_code.co_consts), fields[0] if fields else "body")
 
 
 def one_line(text: Any) -> str:

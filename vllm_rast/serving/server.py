@@ -20,6 +20,7 @@ from vllm_rast.serving.aliases import show_aliases, with_served_names
 from vllm_rast.serving.drain import CountRequests, Drain
 from vllm_rast.serving.refusals import one_line_refusal, validator_refusal
 from vllm_rast.serving.requests import RequestWeights, choosing_weights
+from vllm_rast.serving.sendable import refusing_unwritable
 from vllm_rast.serving.streams import EarlyErrors
 from vllm_rast.weights import Alpha
 
@@ -86,6 +87,8 @@ def add_to(app: FastAPI, config: RastConfig, exposed: dict[str, Alpha], drain: D
     for mistake in (AttributeError, LookupError):
         app.exception_handler(mistake)(validator_refusal)
     engine_client.generate = choosing_weights(engine_client.generate)
+    processor = engine_client.input_processor
+    processor.process_inputs = refusing_unwritable(processor.process_inputs)
     engine_client.shutdown = drain.shutting_down(engine_client)
     # At the end of the list: behind vLLM's own middleware, above all the one that asks for the API key.
     app.user_middleware += [
