@@ -41,7 +41,6 @@ def parse_serve_options(
     from vllm_rast.evaluation.backends import engine_defaults
 
     parser = serve_parser(ours)
-    parser.set_defaults(model=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S)
     said = parser.parse_args(arguments)
     models = models_of(said.model_tag or said.model)
     parser.set_defaults(**engine_defaults(models))
@@ -82,6 +81,7 @@ def serve_parser(ours: Iterable[str]) -> argparse.ArgumentParser:
     from vllm.entrypoints.launchers.cli_args import make_arg_parser
 
     parser: argparse.ArgumentParser = make_arg_parser(one_line_parser(ours))
+    parser.set_defaults(model=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S)
     return parser
 
 
