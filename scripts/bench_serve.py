@@ -44,6 +44,7 @@ ALPHAS: list[Any] = [None, 0, 0.5, 2, "base", "positive", "negative", [1], {"alp
 PROMPT_TOKENS, ANSWER_TOKENS = 64, 64  # of the load test
 CANCELLED = 0.3  # share of the soak test's clients that hang up
 SOAK_CLIENTS = 64
+MAX_GROWTH_MIB = 100  # of all of a server's processes, from the first fifth of the soak test to its end
 RECEIVED, ENDED = "vllm_rast:requests_total", "vllm:request_success_total"  # the latter without those hung up on
 
 
@@ -189,6 +190,11 @@ async def soak_test(server: Server, requests: int, seed: int) -> dict[str, Any]:
     before = {name: server.total(name) for name in (RECEIVED, ENDED)}
 
     async def one(session: aiohttp.ClientSession, number: int, alpha: Any, length: int, hang_up: int | None) -> None:
+        await ask(session, number, alpha, length, hang_up)
+        if sum(ends.values()) in (requests // 5, requests // 2):
+            sizes.append(server.rss())
+
+    async def ask(session: aiohttp.ClientSession, number: int, alpha: Any, length: int, hang_up: int | None) -> None:
         body = {"model": NAME, "prompt": [5 + number % 50] * (1 + number % 40), "max_tokens": length, "stream": True}
         body |= {"ignore_eos": True, "seed": number} | ({} if alpha is None else {"vllm_xargs": {"alpha": alpha}})
         async with waiting:
@@ -209,8 +215,6 @@ async def soak_test(server: Server, requests: int, seed: int) -> dict[str, Any]:
                         ends["hung up"] += 1
                         return
             ends["finished" if finished == 1 else f"finished {finished} times"] += 1
-        if sum(ends.values()) in (requests // 5, requests // 2):
-            sizes.append(server.rss())
 
     began = time.monotonic()
     timeout = aiohttp.ClientTimeout(total=None)
@@ -251,6 +255,7 @@ def soak_problems(soak: dict[str, Any]) -> list[str]:
         "requests that the engine has not got once": soak["received_by_the_engine"] != soak["requests"],
         "answers that the engine knows nothing of": soak["ended_in_the_engine"] < soak["ends"].get("finished", 0),
         "blocks that stay in use": soak["kv_cache_usage_after"] > 0,
+        "memory that grows": soak["rss_mib"][-1] - soak["rss_mib"][0] > MAX_GROWTH_MIB,
     }
     return [problem for problem, there in checks.items() if there]
 
