@@ -1,0 +1,117 @@
+"""vLLM's own server with our names, weights, health check and orderly end added to its app."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
+
+import uvloop
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.middleware import Middleware
+from vllm.entrypoints.launchers.api_server import entry
+
+from vllm_rast.errors import UserError
+from vllm_rast.evaluation.backends import reason_of
+from vllm_rast.serving import health, metrics
+from vllm_rast.serving.aliases import show_aliases, with_served_names
+from vllm_rast.serving.drain import CountRequests, Drain
+from vllm_rast.serving.refusals import one_line_refusal, validator_refusal
+from vllm_rast.serving.requests import RequestWeights, choosing_weights
+from vllm_rast.serving.sendable import refusing_unwritable
+from vllm_rast.serving.streams import EarlyErrors
+from vllm_rast.weights import Alpha
+
+if TYPE_CHECKING:
+    from vllm_rast.config import RastConfig
+
+
+class ServerError(Exception):
+    """The server could not start, or ended by itself. The message is one line; the log above says more."""
+
+
+def run(args: argparse.Namespace, config: RastConfig, exposed: dict[str, Alpha], ui: bool = False) -> None:
+    """Serve until SIGTERM or SIGINT, then let the running requests finish for at most `args.shutdown_timeout` s.
+
+    args: what vLLM's `make_arg_parser` returns, with the mix in `additional_config`. exposed: {label: alpha}, see
+    `aliases`. Raises UserError for what is refused before anything loads, ServerError if the engine does not start or
+    dies.
+    """
+    drain = Drain()
+    serve_http = entry.serve_http
+    up = False
+
+    async def serving(app: FastAPI, **options: Any) -> Any:
+        nonlocal up
+        up = True
+        names = add_to(app, config, exposed, drain, ui)
+        say(f"serving {', '.join(names)}")
+        return await serve_http(app, **options)
+
+    try:
+        with patch.object(entry, "serve_http", serving):
+            uvloop.run(entry.run_server(args))
+    except UserError:
+        raise
+    except OSError as error:
+        if up:
+            raise
+        raise UserError(f"{reason_of(error)}; see --host, --port and the models' names") from error
+    except (ValueError, TypeError, KeyError) as error:
+        if up:
+            raise
+        raise UserError(f"vLLM's options: {reason_of(error)}") from error
+    except RuntimeError as error:
+        if up:
+            raise
+        raise ServerError(f"the engine did not start ({reason_of(error)}); the log above says why") from error
+    if drain.engine_died:
+        raise ServerError("the engine died, and the server with it; the log above says why, a restart may help")
+    say("stopped")
+
+
+def add_to(app: FastAPI, config: RastConfig, exposed: dict[str, Alpha], drain: Drain, ui: bool = False) -> list[str]:
+    """Add everything of ours to vLLM's finished app, before it starts; the names that it then serves."""
+    engine_client, models = app.state.engine_client, app.state.openai_serving_models
+    aliases = with_served_names([path.name for path in models.base_model_paths], exposed)
+    show_aliases(models, aliases)
+    health.mount(app, engine_client)
+    metrics.mount(app, engine_client, config)
+    if ui:
+        from vllm_rast.serving import ui as page
+
+        page.mount(app, engine_client, config)
+    app.exception_handler(RequestValidationError)(one_line_refusal)
+    for mistake in (AttributeError, LookupError):
+        app.exception_handler(mistake)(validator_refusal)
+    engine_client.generate = choosing_weights(engine_client.generate)
+    processor = engine_client.input_processor
+    processor.process_inputs = refusing_unwritable(processor.process_inputs)
+    engine_client.shutdown = drain.shutting_down(engine_client)
+    # At the end of the list: behind vLLM's own middleware, above all the one that asks for the API key.
+    app.user_middleware += [
+        Middleware(CountRequests, drain=drain),
+        Middleware(EarlyErrors),
+        Middleware(RequestWeights, config=config, aliases=aliases),
+    ]
+    app.middleware_stack = None  # built already by vLLM's part for SageMaker; the first request builds it anew
+    forget_http_metrics(app)
+    return [path.name for path in models.base_model_paths]
+
+
+def forget_http_metrics(app: FastAPI) -> None:
+    """Take vLLM's HTTP metrics out of their registry, so that the stack's second build can put them in again.
+
+    prometheus-fastapi-instrumentator 8.1 registers them whenever the stack is built, and records nothing, without a
+    word, where it finds the names taken.
+    """
+    for registry in {added.kwargs["registry"] for added in app.user_middleware if "registry" in added.kwargs}:
+        taken = registry._collector_to_names.items()
+        for collector in [collector for collector, names in taken if any(n.startswith("http_re") for n in names)]:
+            registry.unregister(collector)
+
+
+def say(text: str) -> None:
+    print(f"vllm-rast: {text}", file=sys.stderr, flush=True)
