@@ -107,7 +107,8 @@ def forget_http_metrics(app: FastAPI) -> None:
     prometheus-fastapi-instrumentator 8.1 registers them whenever the stack is built, and records nothing, without a
     word, where it finds the names taken.
     """
-    for registry in {added.kwargs["registry"] for added in app.user_middleware if "registry" in added.kwargs}:
+    registries: set[Any] = {added.kwargs["registry"] for added in app.user_middleware if "registry" in added.kwargs}
+    for registry in registries:
         taken = registry._collector_to_names.items()
         for collector in [collector for collector, names in taken if any(n.startswith("http_re") for n in names)]:
             registry.unregister(collector)
