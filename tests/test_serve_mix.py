@@ -332,6 +332,13 @@ def test_the_health_check_decodes(server: Server) -> None:
     assert len(status) == 8
 
 
+def test_vllms_metrics_of_http_still_count(server: Server) -> None:
+    """The middleware that counts is built twice, by vLLM and with ours in it."""
+    before = server.metric("http_requests_total")
+    server.complete("Hi", max_tokens=1)
+    assert server.metric("http_requests_total") > before > 0
+
+
 def test_a_client_that_leaves_frees_its_blocks(server: Server, client: openai.OpenAI) -> None:
     prompt = [5] * 300
     streams = [
