@@ -259,12 +259,30 @@ def startup_rows(result: Result) -> Iterable[Row]:
     yield "`import vllm_rast`, s", cell(result["imports"]["vllm_rast"], 3), f"below {GOALS['import']:g}"
 
 
+def serve_rows(result: Result) -> Iterable[Row]:
+    for line in result["lines"]:
+        if line["row"] != "stock":
+            name = (
+                f"a server's tokens per second / stock vLLM's with the base: {line['row']}, {line['clients']} clients"
+            )
+            yield name, cell(line["ratio"]), ""
+
+
+def rounding_rows(result: Result) -> Iterable[Row]:
+    """At alpha 1; "moved" is how far the mix is from the base."""
+    for line in result["results"]:
+        if line["alpha"] == 1 and line["way"] != "moved":
+            yield f"KL of the float64 mix to: {line['way']}, nats", f"{line['kl_mean']:.1e}", ""
+
+
 ROWS: dict[str, Callable[[Result], Iterable[Row]]] = {
     "lockstep": lockstep_rows,
     "transformers": transformers_rows,
     "kernel": kernel_rows,
     "growth": growth_rows,
     "startup": startup_rows,
+    "serve": serve_rows,
+    "rounding": rounding_rows,
 }
 
 

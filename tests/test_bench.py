@@ -148,6 +148,8 @@ def results() -> dict[str, dict[str, Any]]:
         "transformers": {"benchmark": "transformers", "results": [{"name": "batched", "ratio": ratio}]},
         "kernel_cpu": {"results": [kernel]},
         "growth": {"benchmark": "growth", "results": growth, "memory": memory},
+        "serve": {"benchmark": "serve", "lines": [{"clients": 8, "row": "mix", "ratio": spread(0.5)}]},
+        "rounding": {"benchmark": "rounding", "results": [{"alpha": 1, "way": "float32", "kl_mean": 2.5e-13}]},
         "startup": {"benchmark": "startup", "results": [starts], "imports": {"vllm_rast": spread(0.0125)}},
     }
 
@@ -166,6 +168,8 @@ def test_results_become_a_table_and_a_figure(tmp_path: Path) -> None:
         "| cost of a token: requests 8 / requests 1 | 1.25 (0.62 to 2.50) |  |",
         "| cost of a token: pairs 1 / stock vLLM | 1.75 (0.88 to 3.50) |  |",
         "| KV cache per token, allocated / planned: 1 pairs | 1.000 | within 2 % |",
+        "| a server's tokens per second / stock vLLM's with the base: mix, 8 clients | 0.50 (0.25 to 1.00) |  |",
+        "| KL of the float64 mix to: float32, nats | 2.5e-13 |  |",
         "| `import vllm_rast`, s | 0.013 (0.006 to 0.025) | below 0.2 |",
     ):
         assert line in shown.stdout
