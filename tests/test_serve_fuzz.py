@@ -21,7 +21,8 @@ from serving import Server, serving
 COUNT = int(os.environ.get("VLLM_RAST_FUZZ", "500"))
 SENDERS = 4
 STREAMS = [("tiny:base", "Question:\n"), ("tiny:base:positive", "Answer:\n"), ("tiny:base:late", "The till")]
-# What a server of Python may keep: caches of validators and fragments of freed memory, measured at 20 MiB.
+# Of all processes, from the first fifth of the requests on. Over 18,000 the server and the engine gained 4 MiB, and the
+# worker 53, of which 14 in the last 10,000: less and less.
 GROWTH_BYTES = 100 << 20
 
 
