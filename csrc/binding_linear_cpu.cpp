@@ -17,32 +17,31 @@ namespace {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-MultiplyBlocks pick_multiply() {
+struct Kernel {
+  MultiplyBlocks multiply_blocks;
+  WidenRow widen_row;
+};
+
+Kernel pick_kernel() {
   const char* name = vllm_rast_cpu_isa(nullptr);
 #if defined(__x86_64__)
-  if (std::strcmp(name, "avx512") == 0) return avx512::multiply_blocks;
-  if (std::strcmp(name, "avx2") == 0) return avx2::multiply_blocks;
+  if (std::strcmp(name, "avx512") == 0) return {avx512::multiply_blocks, avx512::widen_row};
+  if (std::strcmp(name, "avx2") == 0) return {avx2::multiply_blocks, avx2::widen_row};
 #endif
   (void)name;
-  return baseline::multiply_blocks;
+  return {baseline::multiply_blocks, baseline::widen_row};
 }
 
 // A thread is worth waking for about 25 microseconds of work: this many multiply-adds, or as many weights from memory.
 constexpr int64_t kWorkPerThread = 1 << 19;
 constexpr int64_t kRowsFromMemory = 8;  // reading a weight takes as long as multiplying it with this many rows
 
-void widen(const Tensor& x, float* to, int64_t depth) {
+void widen(const Tensor& x, WidenRow widen_row, float* to, int64_t depth) {
   const auto* from = static_cast<const uint16_t*>(x.data_ptr());
   const int64_t stride = x.stride(0), wide = padded(depth);
-  const int64_t grain = (kWorkPerThread + depth - 1) / depth;
+  const int64_t grain = kWorkPerThread / (wide + 1) + 1;
   torch::stable::parallel_for(0, x.size(0), grain, [&](int64_t first, int64_t end) {
-    for (int64_t n = first; n < end; ++n) {
-      for (int64_t k = 0; k < depth; ++k) {
-        const uint32_t bits = static_cast<uint32_t>(from[n * stride + k]) << 16;
-        std::memcpy(to + n * wide + k, &bits, sizeof bits);
-      }
-      for (int64_t k = depth; k < wide; ++k) to[n * wide + k] = 0;
-    }
+    for (int64_t n = first; n < end; ++n) widen_row(from + n * stride, to + n * wide, depth);
   });
 }
 
@@ -66,7 +65,8 @@ Tensor wide_linear(Tensor x, Tensor weight, std::optional<Tensor> bias, bool rou
   const Tensor out = torch::stable::new_empty(x, {num_rows, width}, rounds ? ScalarType::BFloat16 : ScalarType::Float);
   const Tensor wide = torch::stable::new_empty(x, {num_rows, padded(depth)}, ScalarType::Float);
   if (num_rows == 0 || width == 0) return out;
-  widen(x, static_cast<float*>(wide.data_ptr()), depth);
+  const Kernel kernel = pick_kernel();
+  widen(x, kernel.widen_row, static_cast<float*>(wide.data_ptr()), depth);
   const Linear linear{static_cast<const float*>(wide.data_ptr()),
                       num_rows,
                       static_cast<const uint16_t*>(weight.data_ptr()),
@@ -79,10 +79,9 @@ Tensor wide_linear(Tensor x, Tensor weight, std::optional<Tensor> bias, bool rou
                       rounds};
   const int64_t work_per_block = kBlockRows * depth * (num_rows + kRowsFromMemory);
   const int64_t grain = (kWorkPerThread + work_per_block - 1) / (work_per_block > 0 ? work_per_block : 1);
-  const MultiplyBlocks multiply = pick_multiply();
   torch::stable::parallel_for(0, linear_blocks(width), grain > 0 ? grain : 1, [&](int64_t first, int64_t end) {
     std::vector<float> scratch(kBlockRows * linear.padded_depth);
-    multiply(linear, scratch.data(), first, end);
+    kernel.multiply_blocks(linear, scratch.data(), first, end);
   });
   return out;
 }

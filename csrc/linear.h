@@ -7,7 +7,7 @@
 namespace vllm_rast {
 
 struct Linear {
-  const float* x;  // [num_rows, padded_depth], zeros beyond depth
+  const float* x;  // [num_rows, padded_depth], as widen_row of the same instruction set left it
   int64_t num_rows;
   const uint16_t* weight;  // [width, depth] in bfloat16, columns beside one another
   int64_t weight_row_stride;
@@ -17,8 +17,8 @@ struct Linear {
   bool rounds;  // whether out is bfloat16
 };
 
-// A multiple of every instruction set's vector.
-constexpr int64_t kDepthStep = 16;
+// A multiple of two vectors of every instruction set.
+constexpr int64_t kDepthStep = 32;
 inline int64_t padded(int64_t depth) { return (depth + kDepthStep - 1) / kDepthStep * kDepthStep; }
 
 // The work is linear_blocks(width) blocks of weight rows, which may be done in any order and by any thread.
@@ -28,14 +28,21 @@ inline int64_t linear_blocks(int64_t width) { return (width + kBlockRows - 1) / 
 // scratch: [kBlockRows, padded_depth], the thread's own.
 using MultiplyBlocks = void (*)(const Linear&, float* scratch, int64_t first_block, int64_t end_block);
 
+// One row of bfloat16, [depth], to float32, [padded_depth]: in an order of columns of the instruction set's own, zeros
+// beyond depth.
+using WidenRow = void (*)(const uint16_t* from, float* to, int64_t depth);
+
 namespace baseline {
 void multiply_blocks(const Linear&, float* scratch, int64_t first_block, int64_t end_block);
-}
+void widen_row(const uint16_t* from, float* to, int64_t depth);
+}  // namespace baseline
 namespace avx2 {
 void multiply_blocks(const Linear&, float* scratch, int64_t first_block, int64_t end_block);
-}
+void widen_row(const uint16_t* from, float* to, int64_t depth);
+}  // namespace avx2
 namespace avx512 {
 void multiply_blocks(const Linear&, float* scratch, int64_t first_block, int64_t end_block);
-}
+void widen_row(const uint16_t* from, float* to, int64_t depth);
+}  // namespace avx512
 
 }  // namespace vllm_rast

@@ -1,5 +1,9 @@
 """The linear layer with bfloat16 weights against float64, on every instruction set of this machine."""
 
+import re
+import shutil
+import subprocess
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -8,7 +12,9 @@ from hypothesis import strategies as st
 from vllm_rast import build, kernels
 from vllm_rast.linear import multiply_with_torch, wide_linear
 
-SHAPES = [(0, 8, 5), (1, 7, 1), (2, 16, 12), (3, 31, 13), (4, 33, 100), (5, 896, 259), (64, 100, 36), (257, 130, 37)]
+# Up to 3 rows meet the weights as they come from memory, more of them a widened block.
+SHAPES = [(0, 8, 5), (1, 7, 1), (1, 896, 13), (2, 16, 12), (3, 31, 13), (3, 130, 25), (4, 33, 100), (5, 896, 259)]
+SHAPES += [(64, 100, 36), (257, 130, 37)]
 
 
 @pytest.fixture(params=["torch", *build.INSTRUCTION_SETS])
@@ -142,3 +148,25 @@ def test_compiled(implementation):
 def test_multiplying_with_torch_is_the_same():
     x, weight, bias = operands(7, 64, 5000)
     assert_close(multiply_with_torch(x, weight, bias, False), exact(x, weight, bias), 64)
+
+
+@pytest.mark.skipif(shutil.which("objdump") is None, reason="objdump (binutils) is not installed")
+@pytest.mark.skipif(len(build.instruction_sets()) == 1, reason="the registers' names are those of x86-64")
+def test_every_build_is_vectorised():
+    """Every product of every build is summed in registers of that build's full width, fused where there is such."""
+    choice = kernels.choose("cpu")
+    if choice.library is None:
+        pytest.skip(f"no library: {choice.reason}")
+    command = ["objdump", "-d", "-C", "--no-show-raw-insn", str(choice.library)]
+    listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    products = {"baseline": r"\bmulps\b.*%xmm", "avx2": r"\bvfmadd\w+ps\b.*%ymm", "avx512": r"\bvfmadd\w+ps\b.*%zmm"}
+    found = dict.fromkeys(products, 0)
+    for body in listing.split("\n\n"):
+        function = re.match(r"\w+ <void vllm_rast::(\w+)::\(anonymous namespace\)::multiply_(tile|streams)<(\d)>", body)
+        if function:
+            name, loop, rows = function.groups()
+            sums = int(rows) * 4 if loop == "streams" else 12
+            assert len(re.findall(products[name], body)) >= sums, f"{name}: multiply_{loop}<{rows}>"
+            found[name] += 1
+    # Tiles of up to 3 rows (4 with AVX-512) and streams of up to 3; the compiler inlines some of them.
+    assert all(count >= 2 for count in found.values()), found
