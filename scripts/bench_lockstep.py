@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import bench_machine as bench
-from bench_models import describe_shapes, make_models, shape_list
+from bench_models import add_mix, describe_shapes, make_models
 
 ENGINES = ("base", "positive", "negative", "mix", "mix in torch")
 
@@ -42,9 +42,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=f"{__doc__}\nShapes:\n{describe_shapes()}", formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--models", type=shape_list, default=["qwen2-0.5b", "qwen2-91m", "qwen2-91m"], metavar="BASE,POSITIVE,NEGATIVE"
-    )
+    add_mix(parser)
     parser.add_argument(
         "--cases",
         type=lambda text: [parse_case(case) for case in text.split(",")],
@@ -191,8 +189,6 @@ def main() -> None:
     if options.worker:
         work(json.loads(options.worker))
         return
-    if len(options.models) != 3:
-        sys.exit(f"--models: three are needed, a base, a positive and a negative; got {len(options.models)}")
     dtype = options.dtype or bench.default_dtype()
     bench.prepare_engines(options.threads)
     places = make_models(options.models, Path(options.folder), dtype=dtype)

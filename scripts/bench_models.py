@@ -122,6 +122,25 @@ def shape_list(text: str) -> list[str]:
     return names
 
 
+def mix_shapes(text: str) -> list[str]:
+    """The same for a base, a positive and a negative model."""
+    names = shape_list(text)
+    if len(names) != 3:
+        raise argparse.ArgumentTypeError("give three shapes, BASE,POSITIVE,NEGATIVE")
+    return names
+
+
+def add_mix(parser: argparse.ArgumentParser) -> None:
+    """`--models` of the benchmarks that decode one mix."""
+    parser.add_argument(
+        "--models",
+        type=mix_shapes,
+        default=["qwen2-0.5b", "qwen2-91m", "qwen2-91m"],
+        metavar="BASE,POSITIVE,NEGATIVE",
+        help="shapes (default: qwen2-0.5b,qwen2-91m,qwen2-91m)",
+    )
+
+
 def describe_shapes() -> str:
     """The shapes as a list for --help."""
     return "\n".join(

@@ -36,7 +36,7 @@ from bench_machine import (
     table,
     write_json,
 )
-from bench_models import describe_shapes, make_models, shape_list
+from bench_models import add_mix, describe_shapes, make_models
 
 PROMPT = list(range(1, 33))
 MARK = "started "  # before the line that a child process answers with
@@ -50,13 +50,7 @@ def parse() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_common(parser)
-    parser.add_argument(
-        "--models",
-        type=shape_list,
-        default=["qwen2-0.5b", "qwen2-91m", "qwen2-91m"],
-        metavar="BASE,POSITIVE,NEGATIVE",
-        help="shapes (default: qwen2-0.5b,qwen2-91m,qwen2-91m)",
-    )
+    add_mix(parser)
     parser.add_argument(
         "--modes",
         nargs="+",
@@ -66,10 +60,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--max-model-len", type=positive, default=1024, help="(default: 1024)")
     parser.add_argument("--one", help=argparse.SUPPRESS)  # what a child process is to do, as JSON
-    options = parser.parse_args()
-    if len(options.models) != 3:
-        parser.error("--models: give three shapes, BASE,POSITIVE,NEGATIVE")
-    return options
+    return parser.parse_args()
 
 
 def start_once(task: dict[str, Any]) -> None:

@@ -34,7 +34,7 @@ from bench_machine import (
     table,
     write_json,
 )
-from bench_models import SHAPES, describe_shapes, make_models, shape_list
+from bench_models import SHAPES, add_mix, describe_shapes, make_models
 from workload import Workload, make_workload
 
 TEMPERATURE = 1.0
@@ -51,13 +51,7 @@ def parse() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_common(parser)
-    parser.add_argument(
-        "--models",
-        type=shape_list,
-        default=["qwen2-0.5b", "qwen2-91m", "qwen2-91m"],
-        metavar="BASE,POSITIVE,NEGATIVE",
-        help="shapes (default: qwen2-0.5b,qwen2-91m,qwen2-91m)",
-    )
+    add_mix(parser)
     parser.add_argument("--prompts", type=positive, default=64, help="(default: 64)")
     parser.add_argument("--n", type=positive, default=8, help="answers to each prompt (default: 8)")
     parser.add_argument("--single", type=positive, default=4, help="requests at batch 1 (default: 4)")
@@ -75,10 +69,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--attention", choices=("sdpa_grouped", "sdpa"), default="sdpa_grouped", help="transformers' attention"
     )
-    options = parser.parse_args()
-    if len(options.models) != 3:
-        parser.error("--models: give three shapes, BASE,POSITIVE,NEGATIVE")
-    return options
+    return parser.parse_args()
 
 
 class Ours:

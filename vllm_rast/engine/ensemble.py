@@ -14,7 +14,7 @@ from vllm_rast.config import RastConfig
 from vllm_rast.engine.heads import OneGather, use_float32_head, use_wide_linears
 from vllm_rast.engine.trace import TraceSums
 from vllm_rast.ops import combine_logits
-from vllm_rast.weights import Alpha, weight_row
+from vllm_rast.weights import weight_row
 
 
 class Ensemble(nn.Module):
@@ -48,7 +48,7 @@ class Ensemble(nn.Module):
         # Ids beyond the tokenizer are padding rows of the head; only the plain base keeps them (as in vLLM itself).
         self.num_ids = None if model_config.skip_tokenizer_init else len(cached_tokenizer_from_config(model_config))
         max_tokens = vllm_config.scheduler_config.max_num_batched_tokens
-        default = torch.tensor(self.weight_row(None), dtype=torch.float32)
+        default = torch.tensor(weight_row(config, None), dtype=torch.float32)
         device = next(members[0].parameters()).device
         self.register_buffer("token_weights", default.repeat(max_tokens, 1).to(device), persistent=False)
         for member in members:
@@ -56,10 +56,6 @@ class Ensemble(nn.Module):
             use_wide_linears(member)
         self.one_gather = OneGather(members) if OneGather.fits(members) else None
         self.trace_sums = TraceSums(device) if config.trace else None
-
-    def weight_row(self, alpha: Alpha | None) -> tuple[float, ...]:
-        """The weights of a request, [num_models]."""
-        return weight_row(self.rast_config, alpha)
 
     def embed_input_ids(self, input_ids: torch.Tensor) -> torch.Tensor:
         return self.members[0].embed_input_ids(input_ids)
