@@ -18,30 +18,32 @@ using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
 struct Kernel {
-  MultiplyBlocks multiply_blocks;
+  Multiply multiply;
   WidenRow widen_row;
 };
 
 Kernel pick_kernel() {
   const char* name = vllm_rast_cpu_isa(nullptr);
 #if defined(__x86_64__)
-  if (std::strcmp(name, "avx512") == 0) return {avx512::multiply_blocks, avx512::widen_row};
-  if (std::strcmp(name, "avx2") == 0) return {avx2::multiply_blocks, avx2::widen_row};
+  if (std::strcmp(name, "avx512") == 0) return {avx512::multiply, avx512::widen_row};
+  if (std::strcmp(name, "avx2") == 0) return {avx2::multiply, avx2::widen_row};
 #endif
   (void)name;
-  return {baseline::multiply_blocks, baseline::widen_row};
+  return {baseline::multiply, baseline::widen_row};
 }
 
 // A thread is worth waking for about 25 microseconds of work: this many multiply-adds, or as many weights from memory.
 constexpr int64_t kWorkPerThread = 1 << 19;
 constexpr int64_t kRowsFromMemory = 8;  // reading a weight takes as long as multiplying it with this many rows
 
-void widen(const Tensor& x, WidenRow widen_row, float* to, int64_t depth) {
+// x to float32, [depth_blocks, num_rows, kDepthBlock].
+void widen(const Tensor& x, WidenRow widen_row, float* to) {
   const auto* from = static_cast<const uint16_t*>(x.data_ptr());
-  const int64_t stride = x.stride(0), wide = padded(depth);
-  const int64_t grain = kWorkPerThread / (wide + 1) + 1;
-  torch::stable::parallel_for(0, x.size(0), grain, [&](int64_t first, int64_t end) {
-    for (int64_t n = first; n < end; ++n) widen_row(from + n * stride, to + n * wide, depth);
+  const int64_t stride = x.stride(0), num_rows = x.size(0), depth = x.size(1);
+  torch::stable::parallel_for(0, num_rows, kWorkPerThread / (depth + 1) + 1, [&](int64_t first, int64_t end) {
+    for (int64_t n = first; n < end; ++n) {
+      widen_row(from + n * stride, to + n * kDepthBlock, num_rows * kDepthBlock, depth);
+    }
   });
 }
 
@@ -51,7 +53,8 @@ void check(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& b
                         (matrix->stride(1) == 1 || matrix->size(1) <= 1),
                     "wide_linear: x and weight must be bfloat16 matrices, columns beside one another");
   }
-  STD_TORCH_CHECK(x.size(1) == weight.size(1), "wide_linear: x has ", x.size(1), " columns, weight ", weight.size(1));
+  STD_TORCH_CHECK(x.size(1) == weight.size(1) && x.size(1) > 0, "wide_linear: x has ", x.size(1), " columns, weight ",
+                  weight.size(1));
   if (bias.has_value()) {
     STD_TORCH_CHECK(bias->dim() == 1 && bias->size(0) == weight.size(0) && bias->stride(0) == 1 &&
                         bias->scalar_type() == ScalarType::Float,
@@ -63,10 +66,11 @@ Tensor wide_linear(Tensor x, Tensor weight, std::optional<Tensor> bias, bool rou
   check(x, weight, bias);
   const int64_t num_rows = x.size(0), width = weight.size(0), depth = weight.size(1);
   const Tensor out = torch::stable::new_empty(x, {num_rows, width}, rounds ? ScalarType::BFloat16 : ScalarType::Float);
-  const Tensor wide = torch::stable::new_empty(x, {num_rows, padded(depth)}, ScalarType::Float);
+  const int64_t wide_columns = depth_blocks(depth) * kDepthBlock;
+  const Tensor wide = torch::stable::new_empty(x, {num_rows, wide_columns}, ScalarType::Float);
   if (num_rows == 0 || width == 0) return out;
   const Kernel kernel = pick_kernel();
-  widen(x, kernel.widen_row, static_cast<float*>(wide.data_ptr()), depth);
+  widen(x, kernel.widen_row, static_cast<float*>(wide.data_ptr()));
   const Linear linear{static_cast<const float*>(wide.data_ptr()),
                       num_rows,
                       static_cast<const uint16_t*>(weight.data_ptr()),
@@ -74,14 +78,13 @@ Tensor wide_linear(Tensor x, Tensor weight, std::optional<Tensor> bias, bool rou
                       bias.has_value() ? static_cast<const float*>(bias->data_ptr()) : nullptr,
                       width,
                       depth,
-                      padded(depth),
                       out.data_ptr(),
                       rounds};
-  const int64_t work_per_block = kBlockRows * depth * (num_rows + kRowsFromMemory);
-  const int64_t grain = (kWorkPerThread + work_per_block - 1) / (work_per_block > 0 ? work_per_block : 1);
-  torch::stable::parallel_for(0, linear_blocks(width), grain > 0 ? grain : 1, [&](int64_t first, int64_t end) {
-    std::vector<float> scratch(kBlockRows * linear.padded_depth);
-    kernel.multiply_blocks(linear, scratch.data(), first, end);
+  const int64_t grain = kWorkPerThread / (depth * (num_rows + kRowsFromMemory) + 1) + 1;
+  torch::stable::parallel_for(0, width, grain, [&](int64_t first, int64_t end) {
+    std::vector<float> memory(scratch_size(num_rows) + 16);
+    auto* scratch = reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(memory.data()) + 63) / 64 * 64);
+    kernel.multiply(linear, scratch, first, end);
   });
   return out;
 }

@@ -7,42 +7,50 @@
 namespace vllm_rast {
 
 struct Linear {
-  const float* x;  // [num_rows, padded_depth], as widen_row of the same instruction set left it
+  const float* x;  // [depth_blocks(depth), num_rows, kDepthBlock], as widen_row of the same instruction set left it
   int64_t num_rows;
   const uint16_t* weight;  // [width, depth] in bfloat16, columns beside one another
   int64_t weight_row_stride;
   const float* bias;  // [width], or nullptr
-  int64_t width, depth, padded_depth;
+  int64_t width, depth;
   void* out;    // [num_rows, width], dense, float32 or bfloat16
   bool rounds;  // whether out is bfloat16
 };
 
-// A multiple of two vectors of every instruction set.
-constexpr int64_t kDepthStep = 32;
-inline int64_t padded(int64_t depth) { return (depth + kDepthStep - 1) / kDepthStep * kDepthStep; }
+// Columns that are worked through at a time, so that all they meet stays in the first cache: 12 kB of weights and, of
+// the rows of x, a few kB. A multiple of two vectors of every instruction set.
+constexpr int64_t kDepthBlock = 256;
+inline int64_t depth_blocks(int64_t depth) { return (depth + kDepthBlock - 1) / kDepthBlock; }
 
-// The work is linear_blocks(width) blocks of weight rows, which may be done in any order and by any thread.
+// Weight rows that meet x together, far from one another (see linear_cpu.cpp).
 constexpr int64_t kBlockRows = 12;
-inline int64_t linear_blocks(int64_t width) { return (width + kBlockRows - 1) / kBlockRows; }
+// Rows of x that take part at a time, so that what they need of a block of columns stays in the second cache: 256 kB of
+// x and up to 192 kB of sums.
+constexpr int64_t kChunkRows = 256;
+// Floats of a thread's own memory, at a multiple of 64 bytes: widened weights, and sums of up to 16 lanes for every
+// number of a chunk and a block.
+inline int64_t scratch_size(int64_t num_rows) {
+  return kBlockRows * (kDepthBlock + 16 * (num_rows < kChunkRows ? num_rows : kChunkRows));
+}
 
-// scratch: [kBlockRows, padded_depth], the thread's own.
-using MultiplyBlocks = void (*)(const Linear&, float* scratch, int64_t first_block, int64_t end_block);
+// The result's columns [first, end), which is the work of one thread.
+using Multiply = void (*)(const Linear&, float* scratch, int64_t first, int64_t end);
 
-// One row of bfloat16, [depth], to float32, [padded_depth]: in an order of columns of the instruction set's own, zeros
-// beyond depth.
-using WidenRow = void (*)(const uint16_t* from, float* to, int64_t depth);
+// One row of bfloat16, [depth], to float32, as depth_blocks(depth) pieces of kDepthBlock columns, `stride` floats
+// apart: in an order of columns of the instruction set's own, zeros beyond depth.
+using WidenRow = void (*)(const uint16_t* from, float* to, int64_t stride, int64_t depth);
 
 namespace baseline {
-void multiply_blocks(const Linear&, float* scratch, int64_t first_block, int64_t end_block);
-void widen_row(const uint16_t* from, float* to, int64_t depth);
+void multiply(const Linear&, float* scratch, int64_t first, int64_t end);
+void widen_row(const uint16_t* from, float* to, int64_t stride, int64_t depth);
 }  // namespace baseline
 namespace avx2 {
-void multiply_blocks(const Linear&, float* scratch, int64_t first_block, int64_t end_block);
-void widen_row(const uint16_t* from, float* to, int64_t depth);
+void multiply(const Linear&, float* scratch, int64_t first, int64_t end);
+void widen_row(const uint16_t* from, float* to, int64_t stride, int64_t depth);
 }  // namespace avx2
 namespace avx512 {
-void multiply_blocks(const Linear&, float* scratch, int64_t first_block, int64_t end_block);
-void widen_row(const uint16_t* from, float* to, int64_t depth);
+void multiply(const Linear&, float* scratch, int64_t first, int64_t end);
+void widen_row(const uint16_t* from, float* to, int64_t stride, int64_t depth);
 }  // namespace avx512
 
 }  // namespace vllm_rast
