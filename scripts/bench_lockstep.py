@@ -199,16 +199,18 @@ def main() -> None:
     for name in ENGINES[: 4 if options.without_torch else 5]:
         bench.say(f"starting {name}")
         engines.append(Engine(name, job))
+    setup = {"models": options.models, "dtype": dtype, "compile": options.compile}
+    results: list[dict[str, Any]] = []
     try:
-        results = [measure(engines, case, options.repeats) for case in options.cases]
+        for case in options.cases:
+            results.append(measure(engines, case, options.repeats))
+            bench.write_json(options.json, "lockstep", machine, setup=setup, results=results)
     finally:
         for engine in engines:
             engine.stop()
     print(bench.describe_line(machine))
     print(f"\n{', '.join(options.models)}, {dtype}, {'compiled' if options.compile else 'eager'}\n")
     print_table(results)
-    setup = {"models": options.models, "dtype": dtype, "compile": options.compile}
-    bench.write_json(options.json, "lockstep", machine, setup=setup, results=results)
 
 
 if __name__ == "__main__":

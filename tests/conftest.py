@@ -24,26 +24,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
-
-
-def let_engines_start_again() -> None:
-    """vLLM 0.32 asks every object of every loaded module for its `__dict__` when a CPU worker starts.
-
-    llvmlite's library wrapper, which n-gram speculation imports, answers with a foreign function, and the process
-    starts no further engine.
-    """
-    from llvmlite.binding import ffi
-
-    wrapper = type(ffi.lib)
-    look_up = wrapper.__getattr__
-
-    def look_up_functions(self: Any, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return look_up(self, name)
-
-    wrapper.__getattr__ = look_up_functions
-
+from bench_machine import let_engines_start_again
 
 let_engines_start_again()
 

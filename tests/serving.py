@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -26,11 +27,11 @@ TINY = ("tiny:base", "--positive", "tiny:positive", "--negative", "tiny:negative
 class Server:
     """A running server: its address, its process and its log."""
 
-    def __init__(self, url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-        self.url, self.process, self.log = url, process, log
+    def __init__(self, url: str, process: subprocess.Popen[bytes], log: Path, trust: ssl.SSLContext | None) -> None:
+        self.url, self.process, self.log, self.trust = url, process, log, trust
 
     def get(self, path: str, timeout: float = 60) -> str:
-        with urllib.request.urlopen(self.url + path, timeout=timeout) as response:
+        with urllib.request.urlopen(self.url + path, timeout=timeout, context=self.trust) as response:
             return response.read().decode()
 
     def post(self, path: str, body: Any, timeout: float = 120, **headers: str) -> tuple[int, dict[str, Any]]:
@@ -38,7 +39,7 @@ class Server:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"} | headers)
         try:
-            with urllib.request.urlopen(request, timeout=timeout) as response:
+            with urllib.request.urlopen(request, timeout=timeout, context=self.trust) as response:
                 return response.status, json.loads(response.read())
         except urllib.error.HTTPError as error:
             return error.code, json.loads(error.read())
@@ -105,8 +106,13 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(folder: Path, *arguments: str, models: tuple[str, ...] = TINY, **env: str) -> Iterator[Server]:
-    """Start a server, wait until it answers, and end it and its children afterwards, whatever happened."""
+def serving(
+    folder: Path, *arguments: str, models: tuple[str, ...] = TINY, trust: ssl.SSLContext | None = None, **env: str
+) -> Iterator[Server]:
+    """Start a server, wait until it answers, and end it and its children afterwards, whatever happened.
+
+    trust: the certificates to trust, of a server that speaks TLS.
+    """
     port = free_port()
     command = [sys.executable, "-m", "vllm_rast", "serve", *models, "--host", "127.0.0.1", "--port", str(port)]
     log = folder / f"log-{port}"
@@ -118,7 +124,7 @@ def serving(folder: Path, *arguments: str, models: tuple[str, ...] = TINY, **env
             env=os.environ | env,
             start_new_session=True,
         )
-    server = Server(f"http://127.0.0.1:{port}", process, log)
+    server = Server(f"{'https' if trust else 'http'}://127.0.0.1:{port}", process, log, trust)
     try:
         wait_until_up(server)
         yield server

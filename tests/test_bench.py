@@ -10,17 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+from batched_transformers import ATTENTIONS, BatchedTransformers
+from bench_models import RECIPE, SHAPES, Shape, make_model, make_models
+from workload import make_workload
 
 from vllm_rast.config import RastConfig
 from vllm_rast.reference import ReferenceLLM
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
-sys.path.insert(0, str(SCRIPTS))  # the scripts import each other by name
-
-from batched_transformers import ATTENTIONS, BatchedTransformers  # noqa: E402
-from bench_models import RECIPE, SHAPES, Shape, make_model, make_models  # noqa: E402
-from workload import make_workload  # noqa: E402
-
 NUM_IDS = 90  # of the random models' tokenizer
 PROMPTS = [[5, 6, 7], [8, 9, 10, 11, 12, 13, 14, 15, 16], [20, 21], [30, 31, 30, 31, 30]]
 LENGTHS = [[7, 3], [12, 1], [5, 9], [20, 2]]

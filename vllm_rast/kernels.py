@@ -122,7 +122,7 @@ def instruction_set(library: Path, wanted: str | None = None) -> str:
 
 
 def try_out(kind: str) -> None:
-    """One small sum with a known result. Raises RuntimeError where it comes out wrong or not at all."""
+    """Small sums and products with known results. Raises RuntimeError where one comes out wrong or not at all."""
     if kind == "cuda" and torch.cuda.is_current_stream_capturing():
         return  # looking at the result would break the graph
     base = torch.arange(100, dtype=torch.float32, device=kind).repeat(2, 1)
@@ -134,6 +134,13 @@ def try_out(kind: str) -> None:
     expected[0, 99] = float("-inf")
     if not torch.equal(out, expected):
         raise RuntimeError(f"the {kind} library gives wrong sums")
+    if kind != "cpu":
+        return
+    for rows in (1, 5):  # a kernel for few rows, another for more
+        x, weight = (torch.arange(n * 40).reshape(n, 40) % 7 - 3.0 for n in (rows, 20))  # small integers: exact
+        out = torch.ops.vllm_rast.wide_linear(x.bfloat16(), weight.bfloat16(), None, False)
+        if not torch.equal(out, x @ weight.T):
+            raise RuntimeError("the cpu library gives wrong products")
 
 
 @torch.compiler.assume_constant_result
