@@ -54,20 +54,24 @@ def setup_name(result: Result) -> str:
     """What tells two files of one benchmark apart, for a legend."""
     setup = result.get("setup") or {}
     if "compile" in setup:
-        return "compiled" if setup["compile"] else "eager"
+        return ", ".join(filter(None, (setup.get("dtype"), "compiled" if setup["compile"] else "eager")))
     return result["file"].partition("_")[2].replace("_", " ")
 
 
 # Panels: a title, the axes' names, and curves with ranges.
 
 
-def lockstep_curves(results: Iterable[Result]) -> list[Curve]:
-    curves = []
-    for result in results:
-        for phase in ("decode", "prefill"):
-            lines = result["results"]
-            batches = [float(line["batch"]) for line in lines]
-            curves.append((f"{phase}, {setup_name(result)}", batches, [line[phase]["efficiency"] for line in lines]))
+def lockstep_curves(phase: str) -> Callable[[Iterable[Result]], list[Curve]]:
+    def curves(results: Iterable[Result]) -> list[Curve]:
+        return [
+            (
+                setup_name(result),
+                [float(line["batch"]) for line in result["results"]],
+                [line[phase]["efficiency"] for line in result["results"]],
+            )
+            for result in results
+        ]
+
     return curves
 
 
@@ -179,7 +183,9 @@ def draw(found: dict[str, list[Result]], figure_path: Path) -> None:
 
             panels.append(panel)
 
-    curves("lockstep", lockstep_curves, "Models alone in stock vLLM / mix", "batch", "times as fast")
+    for phase in ("decode", "prefill"):
+        title = f"Models alone in stock vLLM / mix, {phase}"
+        curves("lockstep", lockstep_curves(phase), title, "batch", "times as fast")
     bars = against_transformers(found.get("transformers", ()))
     if bars:
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -37,8 +37,6 @@ ROOT = Path(__file__).parent.parent
 QUESTIONS = [json.loads(line)["question"] for line in (ROOT / "datasets/tiny.jsonl").read_text().splitlines()[:3]]
 PROMPTS = [f"Question:\n{question}\nAnswer:\nLet's think step by step.\n" for question in QUESTIONS]
 MESSAGES: Any = [{"role": "user", "content": QUESTIONS[0]}]
-# The harness brings 30 packages along, so it may live in an environment of its own.
-LM_EVAL = os.environ.get("VLLM_RAST_LM_EVAL") or shutil.which("lm_eval")
 BAD_ALPHAS = [
     "none",
     "positive:9",
@@ -357,15 +355,15 @@ def test_a_client_that_leaves_frees_its_blocks(server: Server, client: openai.Op
         time.sleep(0.2)
 
 
-@pytest.mark.skipif(LM_EVAL is None, reason="lm_eval is not installed (pip install lm-eval tenacity)")
 def test_lm_eval_scores_the_models_by_their_names(server: Server, tmp_path: Path) -> None:
     """EleutherAI's harness knows nothing of us: it sends a model's name, and the name chooses the weights."""
     scores = {}
     for label in ("base", ""):
         folder = tmp_path / f"out-{label}"
         address = f"model={alias(label)},base_url={server.url}/v1/completions,num_concurrent=16,tokenizer_backend=none"
-        command = [str(LM_EVAL), "run", "--model", "local-completions", "--model_args", address, "--limit", "100"]
-        command += ["--include_path", "tests/lm_eval", "--tasks", "rast_tiny", "--output_path", str(folder)]
+        command = [sys.executable, "-m", "lm_eval", "run", "--model", "local-completions", "--model_args", address]
+        command += ["--include_path", "tests/lm_eval", "--tasks", "rast_tiny"]
+        command += ["--limit", "100", "--output_path", str(folder)]
         env = os.environ | {"HF_HOME": str(tmp_path / "hub"), "HF_DATASETS_OFFLINE": "1"}
         done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=env)
         assert done.returncode == 0, done.stderr[-3000:]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import ssl
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,7 +33,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def complete(server: Server, **body: Any) -> tuple[int, dict[str, Any]]:
-    body = {"model": "tiny:base", "prompt": PROMPT, "temperature": 0, "max_tokens": 24, "return_token_ids": True, **body}
+    body = {
+        "model": "tiny:base",
+        "prompt": PROMPT,
+        "temperature": 0,
+        "max_tokens": 24,
+        "return_token_ids": True,
+        **body,
+    }
     return server.post("/v1/completions", body, **KEY)
 
 
