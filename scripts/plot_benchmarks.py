@@ -98,6 +98,15 @@ def growth_curves(kind: str) -> Callable[[Iterable[Result]], list[Curve]]:
     return curves
 
 
+def serve_curves(results: Iterable[Result]) -> list[Curve]:
+    curves = []
+    for result in results:
+        for row in dict.fromkeys(line["row"] for line in result["lines"] if line["row"] != "stock"):
+            lines = [line for line in result["lines"] if line["row"] == row]
+            curves.append((row, [float(line["clients"]) for line in lines], [line["ratio"] for line in lines]))
+    return curves
+
+
 def draw_curves(axes: Axes, curves: list[Curve], log_x: bool) -> None:
     """Medians as lines, ranges as bands."""
     for i, (name, xs, spreads) in enumerate(curves):
@@ -119,6 +128,9 @@ def draw_curves(axes: Axes, curves: list[Curve], log_x: bool) -> None:
     ticks = sorted({x for _, xs, _ in curves for x in xs})
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
+    # One disturbed turn must not press all the others flat; the files have it.
+    medians, highs = ([one[name] for _, _, spreads in curves for one in spreads] for name in ("median", "high"))
+    axes.set_ylim(0, min(1.5 * max(medians), 1.05 * max(highs)))
     if len(curves) > 1:
         axes.legend(fontsize=7.5, frameon=False)
 
@@ -152,6 +164,11 @@ def against_transformers(results: Iterable[Result]) -> list[tuple[str, dict[str,
     ]
 
 
+def startup_ratios(results: Iterable[Result]) -> list[tuple[str, dict[str, float]]]:
+    """A bar for each mode and each file."""
+    return [(f"{line['mode']}, {line['warmth']}", line["ratio"]) for result in results for line in result["results"]]
+
+
 def frame(axes: Axes, title: str, x: str, y: str, goal: float | None) -> None:
     axes.set_title(title, fontsize=9, loc="left", fontweight="bold")
     axes.set_xlabel(x, fontsize=8.5)
@@ -178,24 +195,28 @@ def draw(found: dict[str, list[Result]], figure_path: Path) -> None:
 
             def panel(axes: Axes) -> None:
                 draw_curves(axes, made, log_x)
-                axes.set_ylim(bottom=0)
                 frame(axes, title, x, y, GOALS.get(name))
+
+            panels.append(panel)
+
+    def bars(
+        name: str, make: Callable[[Iterable[Result]], list[tuple[str, dict[str, float]]]], title: str, x: str
+    ) -> None:
+        made = make(found.get(name, ()))
+        if made:
+
+            def panel(axes: Axes) -> None:
+                draw_bars(axes, made)
+                frame(axes, title, x, "", None)
+                axes.axvline(1, color=COLOURS["base"], linewidth=1, linestyle=(0, (4, 3)))
+                axes.grid(False, axis="y")
 
             panels.append(panel)
 
     for phase in ("decode", "prefill"):
         title = f"Models alone in stock vLLM / mix, {phase}"
         curves("lockstep", lockstep_curves(phase), title, "batch", "times as fast")
-    bars = against_transformers(found.get("transformers", ()))
-    if bars:
-
-        def panel(axes: Axes) -> None:
-            draw_bars(axes, bars)
-            frame(axes, "Samples per second against transformers", "times as fast", "", None)
-            axes.axvline(1, color=COLOURS["base"], linewidth=1, linestyle=(0, (4, 3)))
-            axes.grid(False, axis="y")
-
-        panels.append(panel)
+    bars("transformers", against_transformers, "Samples per second against transformers", "times as fast")
     curves("kernel", kernel_curves, "Bandwidth of the kernel / of a copy", "rows of 151,936", "ratio")
     token = "cost of a token, relative"
     curves("growth", growth_curves("requests"), "Cost of a token and requests at a time", "requests", token)
@@ -203,6 +224,8 @@ def draw(found: dict[str, list[Result]], figure_path: Path) -> None:
     curves(
         "growth", growth_curves("pairs"), "Cost of a token and pairs", "pairs", "relative to stock vLLM", log_x=False
     )
+    curves("serve", serve_curves, "Server's tokens per second / stock vLLM's", "clients", "ratio")
+    bars("startup", startup_ratios, "First token of a new process / stock vLLM's", "times as long")
     if not panels:
         sys.exit("--results: no benchmark's results to draw there; write some with the benchmarks' --json")
     columns = min(COLUMNS, len(panels))
