@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import trustme
 from serving import Server, serving
+from test_serve_mix import PROMPTS
 
 from vllm_rast.evaluation.backends import TINY_ENGINE
 
 KEY = {"Authorization": "Bearer secret"}
 PREFIX = "/rast"
-PROMPT = [5] * 20
-ALPHAS: tuple[Any, ...] = (None, "base", "positive", 0.3, {"alpha": 1, "warmup": 6})
+ALPHAS: tuple[Any, ...] = (None, "base", "positive", "negative", 0.3, [-1], {"alpha": 1, "warmup": 6})
 
 
 @pytest.fixture(scope="module")
@@ -33,28 +33,27 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def complete(server: Server, **body: Any) -> tuple[int, dict[str, Any]]:
-    body = {
-        "model": "tiny:base",
-        "prompt": PROMPT,
-        "temperature": 0,
-        "max_tokens": 24,
-        "return_token_ids": True,
-        **body,
-    }
-    return server.post("/v1/completions", body, **KEY)
+    common = {"model": "tiny:base", "prompt": PROMPTS, "temperature": 0, "max_tokens": 24, "return_token_ids": True}
+    return server.post("/v1/completions", {**common, **body}, **KEY)
 
 
 def test_tokens_are_those_of_the_python_api(server: Server, start_engine: Callable[..., Any]) -> None:
     from vllm import SamplingParams
 
     llm = start_engine("tiny:base", positive="tiny:positive", negative="tiny:negative", **TINY_ENGINE)
-    extra = [None if alpha is None else {"alpha": alpha} for alpha in ALPHAS]
-    params = [SamplingParams(temperature=0, max_tokens=24, extra_args=some) for some in extra]
-    outputs = llm.generate([{"prompt_token_ids": PROMPT}] * len(ALPHAS), params, use_tqdm=False)
-    expected = [list(output.outputs[0].token_ids) for output in outputs]
-    answers = [complete(server, vllm_xargs=some) for some in extra] + [complete(server, model="tiny:base:base")]
-    assert [answer["choices"][0]["token_ids"] for _, answer in answers] == [*expected, expected[1]]
-    assert len({str(tokens) for tokens in expected}) >= 4, "the weights made no difference"
+    expected, answered = [], []
+    for alpha in ALPHAS:
+        extra = None if alpha is None else {"alpha": alpha}
+        params = SamplingParams(temperature=0, max_tokens=24, extra_args=extra)
+        outputs = llm.generate(PROMPTS, params, use_tqdm=False)
+        expected.append([list(output.outputs[0].token_ids) for output in outputs])
+        status, answer = complete(server, vllm_xargs=extra)
+        assert status == 200, answer
+        answered.append([choice["token_ids"] for choice in answer["choices"]])
+    assert answered == expected
+    assert len({str(tokens) for tokens in expected}) >= 5, "the weights made no difference"
+    _, answer = complete(server, model="tiny:base:base")
+    assert [choice["token_ids"] for choice in answer["choices"]] == expected[ALPHAS.index("base")]
 
 
 def test_refusals_the_key_and_the_page_hold_below_a_path(server: Server) -> None:
@@ -69,6 +68,6 @@ def test_refusals_the_key_and_the_page_hold_below_a_path(server: Server) -> None
 
 def test_the_trace_counts_each_row_once(server: Server) -> None:
     before = server.metric("vllm_rast:kl_rows_total"), server.metric("vllm_rast:kl_nats_total")
-    assert complete(server, ignore_eos=True)[0] == 200
+    assert complete(server, prompt=PROMPTS[0], ignore_eos=True)[0] == 200
     assert server.metric("vllm_rast:kl_rows_total") - before[0] == 24
     assert server.metric("vllm_rast:kl_nats_total") > before[1]
