@@ -52,9 +52,10 @@ def read_results(folder: Path) -> dict[str, list[Result]]:
 
 def setup_name(result: Result) -> str:
     """What tells two files of one benchmark apart, for a legend."""
-    setup = result.get("setup") or {}
-    if "compile" in setup:
-        return ", ".join(filter(None, (setup.get("dtype"), "compiled" if setup["compile"] else "eager")))
+    setup = {**result.get("settings", {}), **result.get("setup", {})}
+    if "compile" in setup or "enforce_eager" in setup:
+        eager = not setup["compile"] if "compile" in setup else setup["enforce_eager"] == "True"
+        return ", ".join(filter(None, (setup.get("dtype"), "eager" if eager else "compiled")))
     return result["file"].partition("_")[2].replace("_", " ")
 
 
@@ -157,7 +158,7 @@ def draw_bars(axes: Axes, bars: list[tuple[str, dict[str, float]]]) -> None:
 def against_transformers(results: Iterable[Result]) -> list[tuple[str, dict[str, float]]]:
     """A bar for each way of batching and each file."""
     return [
-        (" ".join(filter(None, (f"{line['name']}, {side}", setup_name(result)))), ratio)
+        (", ".join(filter(None, (line["name"], side, setup_name(result)))), ratio)
         for result in results
         for line in result["results"]
         for side, ratio in line["ratio"].items()
@@ -256,7 +257,8 @@ def transformers_rows(result: Result) -> Iterable[Row]:
     for line in result["results"]:
         goal = GOALS["batch 1"] if line["name"] == "batch 1" else GOALS["transformers"]
         for side, ratio in line["ratio"].items():
-            yield f"samples per second / transformers': {line['name']}, {side}", cell(ratio), f"at least {goal:g}"
+            name = ", ".join(filter(None, (line["name"], side, setup_name(result))))
+            yield f"samples per second / transformers': {name}", cell(ratio), f"at least {goal:g}"
 
 
 def kernel_rows(result: Result) -> Iterable[Row]:
