@@ -27,9 +27,12 @@ constexpr int64_t kBlockRows = 12;
 // Rows of x that take part at a time, so that what they need of a block of columns stays in the second cache: 256 kB of
 // x and up to 192 kB of sums.
 constexpr int64_t kChunkRows = 256;
-// Floats of a thread's own memory, at a multiple of 64 bytes: widened weights, and sums of up to 16 lanes for every
-// number of a chunk and a block.
+// Up to so many rows of x meet the weights as they come from memory.
+constexpr int64_t kFewRows = 12;
+// Floats of a thread's own memory, zeros at first, at a multiple of 64 bytes: widened weights, and sums of up to 16
+// lanes for every number of a chunk and a block. A few rows need none.
 inline int64_t scratch_size(int64_t num_rows) {
+  if (num_rows <= kFewRows) return 0;
   return kBlockRows * (kDepthBlock + 16 * (num_rows < kChunkRows ? num_rows : kChunkRows));
 }
 

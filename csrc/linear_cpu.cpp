@@ -255,13 +255,10 @@ void multiply_streams(const Linear& l, int64_t first, int64_t end) {
   }
 }
 
-constexpr int64_t kFewRows = 12;
-
-// Any number of rows of x.
+// Any number of rows of x. Rows that a block lacks are multiplied in vain.
 void multiply_blocks(const Linear& l, float* scratch, int64_t first, int64_t end) {
   const Stretches stretches(first, end, kBlockRows);
   const int64_t blocks = depth_blocks(l.depth);
-  std::memset(scratch, 0, kBlockRows * kDepthBlock * sizeof(float));  // rows that a block lacks are multiplied in vain
   auto* sums = reinterpret_cast<Vector*>(scratch + kBlockRows * kDepthBlock);
   for (int64_t begin = 0; begin < l.num_rows; begin += kChunkRows) {
     for (int64_t step = 0; step < stretches.length; ++step) {
@@ -273,7 +270,7 @@ void multiply_blocks(const Linear& l, float* scratch, int64_t first, int64_t end
           widen_row(weight, scratch + v * kDepthBlock, 0, lesser(kDepthBlock, l.depth - column));
         }
         const Block block{scratch, stretches, step, count, number, columns_in(l.depth, number), number + 1 == blocks};
-        const int64_t next = block.ends ? (stretches.row(step + 1, 0)) * l.weight_row_stride
+        const int64_t next = block.ends ? stretches.row(step + 1, 0) * l.weight_row_stride
                                         : stretches.row(step, 0) * l.weight_row_stride + column + kDepthBlock;
         multiply_block(l, block, begin, lesser(begin + kChunkRows, l.num_rows), sums,
                        Ahead{l.weight + next, stretches.length * l.weight_row_stride});

@@ -136,7 +136,7 @@ def try_out(kind: str) -> None:
         raise RuntimeError(f"the {kind} library gives wrong sums")
     if kind != "cpu":
         return
-    for rows in (1, 5):  # a kernel for few rows, another for more
+    for rows in (1, 5, 13):  # a loop for few rows, one or several groups of them, and another for more than 12
         x, weight = (torch.arange(n * 40).reshape(n, 40) % 7 - 3.0 for n in (rows, 20))  # small integers: exact
         out = torch.ops.vllm_rast.wide_linear(x.bfloat16(), weight.bfloat16(), None, False)
         if not torch.equal(out, x @ weight.T):
