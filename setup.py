@@ -1,6 +1,7 @@
 """What pyproject.toml cannot say: the kernel's sources travel inside the package.
 
-Nothing is compiled here, so installing needs no compiler and no torch; the first use compiles (vllm_rast/build.py).
+Nothing is compiled here, so installing needs no compiler and no torch; the first use compiles, in
+vllm_rast/kernels/build.py.
 For machines without a compiler, a wheel may carry the CPU library, which serves every torch from 2.10 on:
 
     VLLM_RAST_PACKAGE_KERNEL=1 pip wheel --no-deps --no-build-isolation .
@@ -27,7 +28,7 @@ class BuildWithSources(build_py):
         shutil.copytree("csrc", package / "csrc", dirs_exist_ok=True)
         if WITH_LIBRARY:
             sys.path.insert(0, str(Path(__file__).parent))
-            from vllm_rast.build import compile_library, library_name
+            from vllm_rast.kernels.build import compile_library, library_name
 
             (package / "lib").mkdir(exist_ok=True)
             compile_library("cpu", package / "lib" / library_name("cpu"))

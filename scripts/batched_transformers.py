@@ -17,8 +17,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface, AutoModelForCausalLM, DynamicCache
 from transformers.masking_utils import sdpa_mask
 
-from vllm_rast.config import RastConfig
-from vllm_rast.weights import weight_row
+from vllm_rast.mix.alpha import weight_row
+from vllm_rast.mix.config import RastConfig
 
 GROUPED = "sdpa_grouped"
 ATTENTIONS = (GROUPED, "sdpa")

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from bench_machine import cell, describe, describe_line, say, spread, table, write_json
 
-from vllm_rast.ops import TRACE_COLUMNS, combine_logits, combine_with_torch
+from vllm_rast.kernels.combine import TRACE_COLUMNS, combine_logits, combine_with_torch
 
 COLUMNS = 151_936  # the vocabulary rows of Qwen2.5
 MODELS = 3  # base, positive, negative

@@ -91,7 +91,7 @@ def describe(device: str | None = None) -> dict[str, Any]:
     import torch
 
     import vllm_rast
-    from vllm_rast.kernels import choose
+    from vllm_rast.kernels.select import choose
 
     device = device or default_device()
     names = processor_lines("model name")

@@ -116,7 +116,7 @@ def servers(options: argparse.Namespace, models: list[str], folder: Path) -> Ite
 
 
 def resolve(model: str) -> str:
-    from vllm_rast.models import resolve_model
+    from vllm_rast.mix.model_names import resolve_model
 
     return resolve_model(model)
 

@@ -16,8 +16,8 @@ from collections import Counter
 from collections.abc import Iterator
 
 from vllm_rast.errors import UserError
-from vllm_rast.evaluation.benchmarks import Problem, list_benchmarks, load_benchmark
-from vllm_rast.evaluation.grading import GradeItem, Grader
+from vllm_rast.evaluation.tasks.benchmark import Problem, list_benchmarks, load_benchmark
+from vllm_rast.grading import GradeItem, Grader
 
 FORMS = ("{}", "\\boxed{{{}}}", "So the final answer is ${}$.", "We are done: \\[\\boxed{{{}}}\\]\nThat is all.")
 

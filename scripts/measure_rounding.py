@@ -23,8 +23,8 @@ from typing import Any
 import torch
 from bench_machine import describe, describe_line, say, table, write_json
 
-from vllm_rast.linear import wide_linear
-from vllm_rast.ops import combine_logits
+from vllm_rast.kernels.combine import combine_logits
+from vllm_rast.kernels.linear import wide_linear
 
 VOCAB = 151_936
 WIDTHS = {"base": 896, "positive": 512, "negative": 512}

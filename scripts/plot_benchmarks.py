@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench_machine import cell, describe_line, table
 
-from vllm_rast.evaluation.plots import COLOURS, MORE_COLOURS, PNG_DPI
+from vllm_rast.evaluation.reports.plots import COLOURS, MORE_COLOURS, PNG_DPI
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,8 +15,8 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 
-from vllm_rast.evaluation import backends
-from vllm_rast.evaluation.decode import Completion, Job
+from vllm_rast.evaluation.runs import backends
+from vllm_rast.evaluation.runs.decode import Completion, Job
 
 WINDOW = 16  # jobs that are under way at a time
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 
 import pytest
 
-from vllm_rast.evaluation import grade_run
-from vllm_rast.evaluation.grading import Grade, GradeItem
+from vllm_rast.evaluation.scores import grade_run
+from vllm_rast.grading import Grade, GradeItem
 
 
 class StubGrader:

@@ -6,8 +6,8 @@ import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from vllm_rast.evaluation.benchmarks import Problem
-from vllm_rast.evaluation.runs import RunFolder, Sample
+from vllm_rast.evaluation.runs.folder import RunFolder, Sample
+from vllm_rast.evaluation.tasks.benchmark import Problem
 
 SKILLS = {"base": 0.35, "positive": 0.5, "rast": 0.8, "ceiling": 0.88}
 ALPHAS = {"base": "base", "positive": "positive", "rast": 1.0, "ceiling": "positive:2"}

@@ -7,15 +7,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from vllm_rast.config import ModelPair, RastConfig
 from vllm_rast.errors import UserError
-from vllm_rast.evaluation import backends
-from vllm_rast.evaluation.backends import VllmBackend, cut, engine_defaults, prompt_encoder, reason_of, split_stop
-from vllm_rast.evaluation.decode import Job
-from vllm_rast.evaluation.lines import RunError
-from vllm_rast.evaluation.plan import Plan
-from vllm_rast.evaluation.runs import Key
-from vllm_rast.models import TINY_FOLDER
+from vllm_rast.evaluation.runs import backends
+from vllm_rast.evaluation.runs.backends import VllmBackend, cut, engine_defaults, prompt_encoder, reason_of, split_stop
+from vllm_rast.evaluation.runs.decode import Job
+from vllm_rast.evaluation.runs.folder import Key
+from vllm_rast.evaluation.runs.jsonl import RunError
+from vllm_rast.evaluation.runs.plan import Plan
+from vllm_rast.mix.config import ModelPair, RastConfig
+from vllm_rast.mix.model_names import TINY_FOLDER
 
 
 class Letters:

@@ -14,7 +14,7 @@ from batched_transformers import ATTENTIONS, BatchedTransformers
 from bench_models import RECIPE, SHAPES, Shape, make_model, make_models
 from workload import make_workload
 
-from vllm_rast.config import RastConfig
+from vllm_rast.mix.config import RastConfig
 from vllm_rast.reference import ReferenceLLM
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"

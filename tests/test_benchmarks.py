@@ -11,8 +11,8 @@ import yaml
 
 from vllm_rast.cli import benchmarks as command
 from vllm_rast.errors import UserError
-from vllm_rast.evaluation import benchmarks
-from vllm_rast.evaluation.benchmarks import DataWarning, list_benchmarks, load_benchmark
+from vllm_rast.evaluation.tasks import benchmark as benchmarks
+from vllm_rast.evaluation.tasks.benchmark import DataWarning, list_benchmarks, load_benchmark
 
 NAMES = ["aime24", "aime25", "amc23", "gsm8k", "math500", "minerva", "olympiadbench", "tiny"]
 

@@ -239,7 +239,7 @@ def test_rows_with_schedules(capsys):
 def test_engine_options_are_vllms_own(capsys, monkeypatch):
     pytest.importorskip("vllm")
     from vllm_rast.cli.engine_options import parse_engine_options
-    from vllm_rast.config import RastConfig
+    from vllm_rast.mix.config import RastConfig
 
     options = ["--max-num-seqs", "64", "--no-enable-prefix-caching", "-tp", "2", "--max-model-len", "4k"]
     options += ["--hf-overrides.head_dtype", "float32", "--speculative-config", '{"method": "ngram"}']

@@ -8,9 +8,9 @@ import pytest
 from fake_decoding import FakeBackend
 
 from vllm_rast.cli.main import main
-from vllm_rast.evaluation import backends
-from vllm_rast.evaluation.runs import RunFolder
-from vllm_rast.models import TINY_FOLDER
+from vllm_rast.evaluation.runs import backends
+from vllm_rast.evaluation.runs.folder import RunFolder
+from vllm_rast.mix.model_names import TINY_FOLDER
 
 pytestmark = pytest.mark.skipif(not (TINY_FOLDER / "base").exists(), reason="the shipped models are not there")
 ROWS = ["base", "positive", "rast", "ceiling"]

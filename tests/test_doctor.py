@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-import vllm_rast.doctor as doctor
+import vllm_rast.cli.doctor_findings as doctor
 from vllm_rast.cli.main import main
 
 

@@ -12,9 +12,9 @@ from synthetic import write_run
 
 from vllm_rast.cli import evaluate as command
 from vllm_rast.errors import UserError
-from vllm_rast.evaluation.evaluate import evaluate_runs
-from vllm_rast.evaluation.grade_run import grade_run
-from vllm_rast.evaluation.runs import RunFolder
+from vllm_rast.evaluation.runs.folder import RunFolder
+from vllm_rast.evaluation.scores.evaluate import evaluate_runs
+from vllm_rast.evaluation.scores.grade_run import grade_run
 
 __all__ = ["stub_grader"]
 SAMPLES = 12 * 4 * 4  # questions, rows, n

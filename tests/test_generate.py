@@ -16,9 +16,9 @@ import pytest
 from fake_decoding import FakeBackend, fake_text
 
 from vllm_rast.cli.main import main
-from vllm_rast.evaluation import backends
-from vllm_rast.evaluation.decode import seed_of
-from vllm_rast.evaluation.runs import Key, RunFolder
+from vllm_rast.evaluation.runs import backends
+from vllm_rast.evaluation.runs.decode import seed_of
+from vllm_rast.evaluation.runs.folder import Key, RunFolder
 
 SCRIPT = Path(__file__).with_name("fake_decoding.py")
 MODELS = ["--model", "org/base", "--positive", "org/positive", "--negative", "org/negative"]

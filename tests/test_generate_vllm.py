@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from vllm_rast.cli.main import main
-from vllm_rast.evaluation import backends
-from vllm_rast.evaluation.runs import RunFolder
-from vllm_rast.models import TINY_FOLDER
+from vllm_rast.evaluation.runs import backends
+from vllm_rast.evaluation.runs.folder import RunFolder
+from vllm_rast.mix.model_names import TINY_FOLDER
 
 pytest.importorskip("vllm")
 pytestmark = pytest.mark.skipif(not (TINY_FOLDER / "base").exists(), reason="the shipped models are not there")

@@ -7,7 +7,7 @@ from grading_pairs import DIFFERENT, SAME
 from grading_traps import TRAPS
 
 from vllm_rast.errors import UserError
-from vllm_rast.evaluation.grading import Grade, GradeItem, Grader
+from vllm_rast.grading import Grade, GradeItem, Grader
 
 
 @pytest.fixture(scope="module")

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from vllm_rast.cli import grade as command
 from vllm_rast.errors import UserError
-from vllm_rast.evaluation.grading import answer_class
-from vllm_rast.evaluation.grading.compare import same
-from vllm_rast.evaluation.grading.decide import decide, rounding
-from vllm_rast.evaluation.grading.extract import candidates, last_box, last_boxes
-from vllm_rast.evaluation.grading.numbers import last_place, read_decimal
-from vllm_rast.evaluation.grading.parse import parse
-from vllm_rast.evaluation.grading.tokens import Unreadable
-from vllm_rast.evaluation.grading.values import TooLarge, Undefined, value
+from vllm_rast.grading import answer_class
+from vllm_rast.grading.decide import decide, rounding
+from vllm_rast.grading.extract import candidates, last_box, last_boxes
+from vllm_rast.grading.latex.numbers import last_place, read_decimal
+from vllm_rast.grading.latex.parse import parse
+from vllm_rast.grading.latex.tokens import Unreadable
+from vllm_rast.grading.meaning.compare import same
+from vllm_rast.grading.meaning.values import TooLarge, Undefined, value
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,10 @@ import time
 
 import pytest
 
-from vllm_rast.evaluation.grading import GradeItem, Grader, worker
-from vllm_rast.evaluation.grading.pool import WORKER, Pool
-from vllm_rast.evaluation.grading.worker import MEMORY
+from vllm_rast.grading import GradeItem, Grader
+from vllm_rast.grading.workers import worker
+from vllm_rast.grading.workers.pool import WORKER, Pool
+from vllm_rast.grading.workers.worker import MEMORY
 
 TOWER = "5^{5^{5^{5}}}"
 SUM = "\\sum_{k=1}^{3} k"  # only math-verify can read it
@@ -71,7 +72,7 @@ def test_the_kernel_limits_a_worker():
     code = f"""
 import sys
 sys.path.insert(0, {str(WORKER.parent.parent.parent.parent)!r})
-from vllm_rast.evaluation.grading import worker
+from vllm_rast.grading.workers import worker
 worker._limit()
 try:
     bytearray(2 * worker.MEMORY)

@@ -9,8 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vllm_rast import build, kernels
-from vllm_rast.linear import multiply_with_torch, wide_linear
+from vllm_rast.kernels import build
+from vllm_rast.kernels import select as kernels
+from vllm_rast.kernels.linear import multiply_with_torch, wide_linear
 
 # Up to 12 rows meet the weights as they come from memory, 4 at a time; more of them a widened block.
 SHAPES = [(0, 8, 5), (1, 7, 1), (1, 896, 13), (2, 16, 12), (3, 31, 13), (3, 130, 25), (4, 33, 100), (5, 896, 259)]
@@ -21,7 +22,7 @@ SHAPES += [(11, 513, 40), (13, 256, 25), (64, 100, 36), (257, 290, 37)]
 def implementation(request, monkeypatch):
     """wide_linear by one implementation, and by the best again afterwards."""
     if request.param == "torch":
-        monkeypatch.setattr("vllm_rast.linear.native", lambda kind: False)
+        monkeypatch.setattr("vllm_rast.kernels.linear.native", lambda kind: False)
         yield
         return
     choice = kernels.choose("cpu")

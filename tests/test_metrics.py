@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vllm_rast.evaluation import intervals, metrics, votes
+from vllm_rast.evaluation.scores import intervals, metrics
+from vllm_rast.evaluation.scores import majority as votes
 
 # No deadline: a slow machine is no failure.
 calmly = settings(deadline=None, max_examples=60)

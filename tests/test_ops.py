@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from vllm_rast import build, kernels
-from vllm_rast.doctor import examine_kernel
-from vllm_rast.ops import combine_logits, combine_with_torch
+from vllm_rast.cli.doctor_findings import examine_kernel
+from vllm_rast.kernels import build
+from vllm_rast.kernels import select as kernels
+from vllm_rast.kernels.combine import combine_logits, combine_with_torch
 
 ROOT = Path(__file__).parent.parent
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -285,7 +286,7 @@ def start(cache: Path, code: str, **environment: str) -> subprocess.Popen[str]:
 
 
 def test_without_a_compiler_a_process_and_its_child_warn_once(tmp_path: Path) -> None:
-    child = "from vllm_rast.kernels import choose; print(choose('cpu').implementation, flush=True)"
+    child = "from vllm_rast.kernels.select import choose; print(choose('cpu').implementation, flush=True)"
     parent = f"{child}\nimport subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
     process = start(tmp_path, parent, CXX="no-such-compiler", VLLM_RAST_KERNEL="cpu")
     out, err = process.communicate(timeout=120)
@@ -298,7 +299,7 @@ def test_two_build_at_once_then_half_a_file_and_a_lock_left_behind(
     undecided: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One cache for both, because a build costs seconds."""
-    other = start(undecided, "from vllm_rast.kernels import choose; print(choose('cpu').library)")
+    other = start(undecided, "from vllm_rast.kernels.select import choose; print(choose('cpu').library)")
     library = build.built_library("cpu")
     out, err = other.communicate(timeout=120)
     assert (out, err) == (f"{library}\n", "")

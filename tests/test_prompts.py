@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vllm_rast.errors import UserError
-from vllm_rast.evaluation.prompts import TEMPLATES, get_template
+from vllm_rast.evaluation.tasks.prompts import TEMPLATES, get_template
 
 
 class Tokenizer:

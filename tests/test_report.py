@@ -15,11 +15,11 @@ from synthetic import write_run
 
 from vllm_rast.cli import report as command
 from vllm_rast.errors import UserError
-from vllm_rast.evaluation import against_paper, paper, plots, report, tables
-from vllm_rast.evaluation import page as pages
-from vllm_rast.evaluation.evaluate import Evaluation, evaluate_runs
-from vllm_rast.evaluation.intervals import Interval
-from vllm_rast.evaluation.summary import Score, curve_ks, table_ks
+from vllm_rast.evaluation.reports import against_paper, paper, plots, report, tables
+from vllm_rast.evaluation.reports import page as pages
+from vllm_rast.evaluation.scores.evaluate import Evaluation, evaluate_runs
+from vllm_rast.evaluation.scores.intervals import Interval
+from vllm_rast.evaluation.scores.summary import Score, curve_ks, table_ks
 
 __all__ = ["stub_grader"]
 

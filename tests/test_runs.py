@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 from vllm_rast.errors import UserError
-from vllm_rast.evaluation import lines
-from vllm_rast.evaluation.benchmarks import Problem
-from vllm_rast.evaluation.lines import LineFile, RunError, read_lines
-from vllm_rast.evaluation.runs import Key, RunFolder, Sample, config_hash
+from vllm_rast.evaluation.runs import jsonl as lines
+from vllm_rast.evaluation.runs.folder import Key, RunFolder, Sample, config_hash
+from vllm_rast.evaluation.runs.jsonl import LineFile, RunError, read_lines
+from vllm_rast.evaluation.tasks.benchmark import Problem
 
 CONFIG = {
     "weights": {"A": "1"},
@@ -240,7 +240,7 @@ HOLD = """
 import multiprocessing, sys, time
 sys.path.insert(0, {tests!r})
 from test_runs import CONFIG, sample
-from vllm_rast.evaluation.runs import RunFolder
+from vllm_rast.evaluation.runs.folder import RunFolder
 folder = RunFolder.open(sys.argv[1], CONFIG)
 folder.append(sample(0))
 child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))

@@ -16,8 +16,8 @@ from test_engine import MAX_TOKENS, decode, expected, make_prompts, params
 
 from vllm_rast import ModelPair, RastConfig, UserError
 from vllm_rast.engine.token_rows import stack_points, write_token_rows
+from vllm_rast.mix.alpha import MAX_ALPHA, MAX_POINTS, MAX_POSITION, MAX_TEXT, kind_of, parse_alpha, weight_row
 from vllm_rast.reference import ReferenceLLM
-from vllm_rast.weights import MAX_ALPHA, MAX_POINTS, MAX_POSITION, MAX_TEXT, kind_of, parse_alpha, weight_row
 
 ONE_PAIR = RastConfig.build("o/base", "o/rl", "o/small", alpha=0.75)
 TWO_PAIRS = RastConfig.build("o/base", "o/rl", "o/small", pairs=[ModelPair("o/rl2", "o/small", 0.25)])

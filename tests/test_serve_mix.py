@@ -18,8 +18,8 @@ import pytest
 from serving import Server, serving
 from transformers import AutoTokenizer
 
-from vllm_rast.evaluation.backends import TINY_ENGINE
-from vllm_rast.models import resolve_model
+from vllm_rast.evaluation.runs.backends import TINY_ENGINE
+from vllm_rast.mix.model_names import resolve_model
 from vllm_rast.serving.requests import MAX_BODY_BYTES
 
 LATE = {"alpha": 1, "warmup": 6}

@@ -12,7 +12,7 @@ import trustme
 from serving import Server, serving
 from test_serve_mix import PROMPTS
 
-from vllm_rast.evaluation.backends import TINY_ENGINE
+from vllm_rast.evaluation.runs.backends import TINY_ENGINE
 
 KEY = {"Authorization": "Bearer secret"}
 PREFIX = "/rast"

@@ -11,9 +11,9 @@ import torch
 from vllm.v1.worker.gpu.model_states.default import DefaultModelState
 
 from vllm_rast import RastConfig
-from vllm_rast.engine.runner import TokenWeights
-from vllm_rast.engine.state import RastModelState
-from vllm_rast.weights import MAX_POINTS, parse_alpha
+from vllm_rast.engine.v1_runner import TokenWeights
+from vllm_rast.engine.v2_state import RastModelState
+from vllm_rast.mix.alpha import MAX_POINTS, parse_alpha
 
 CONFIG = RastConfig.build("o/base", "o/rl", "o/small")
 LATE: dict[str, Any] = {"alpha": 0.5, "warmup": 3}

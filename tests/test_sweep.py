@@ -10,10 +10,10 @@ import pytest
 from fake_decoding import FakeBackend
 
 from vllm_rast.cli.main import main
-from vllm_rast.evaluation import backends
-from vllm_rast.evaluation.benchmarks import load_benchmark
-from vllm_rast.evaluation.runs import RunFolder
-from vllm_rast.evaluation.sweeps import Point, curves, write_plot
+from vllm_rast.evaluation.reports.sweep import Point, curves, write_plot
+from vllm_rast.evaluation.runs import backends
+from vllm_rast.evaluation.runs.folder import RunFolder
+from vllm_rast.evaluation.tasks.benchmark import load_benchmark
 
 MODELS = ["--model", "org/base", "--positive", "org/positive", "--negative", "org/negative"]
 

@@ -11,10 +11,12 @@ import torch
 from test_engine import decode, make_prompts
 from test_ops import DECIDED, DTYPES, ODD_COLUMNS, assert_same_bits, needs_library, random_case, with_torch
 
-from vllm_rast import RastConfig, UserError, build, kernels
-from vllm_rast.engine.trace import TraceSums, merge_slices
+from vllm_rast import RastConfig, UserError
+from vllm_rast.engine.divergence import TraceSums, merge_slices
 from vllm_rast.engine.worker import TracingMixin
-from vllm_rast.ops import TRACE_COLUMNS, combine_logits, trace_with_torch
+from vllm_rast.kernels import build
+from vllm_rast.kernels import select as kernels
+from vllm_rast.kernels.combine import TRACE_COLUMNS, combine_logits, trace_with_torch
 from vllm_rast.reference import ReferenceLLM
 
 KL = TRACE_COLUMNS.index("kl")
@@ -90,7 +92,7 @@ def test_in_place(place: int) -> None:
 @pytest.mark.parametrize("kernel", ["torch", pytest.param("library", marks=needs_library)])
 def test_special_numbers(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if kernel == "torch":
-        monkeypatch.setattr("vllm_rast.ops.native", lambda kind: False)
+        monkeypatch.setattr("vllm_rast.kernels.combine.native", lambda kind: False)
     base = torch.zeros(7, 2050)
     positive = torch.zeros(7, 2048)
     base[0, 5:] = -INF  # five columns are left, and the mix has them too

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vllm_rast import ModelPair, RastConfig, UserError, combine_logits
+from vllm_rast.mix.alpha import MAX_ALPHA, single_models, weight_row
 from vllm_rast.reference import mix, weighted
-from vllm_rast.weights import MAX_ALPHA, single_models, weight_row
 
 TWO_PAIRS = RastConfig.build("o/base", "o/rl", "o/small", pairs=[ModelPair("o/rl2", "o/small", 0.25)])
 

@@ -10,20 +10,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vllm_rast.config import ModelPair as ModelPair
-    from vllm_rast.config import RastConfig as RastConfig
     from vllm_rast.errors import UserError as UserError
+    from vllm_rast.kernels.combine import combine_logits as combine_logits
     from vllm_rast.llm import RastLLM as RastLLM
-    from vllm_rast.ops import combine_logits as combine_logits
+    from vllm_rast.mix.config import ModelPair as ModelPair
+    from vllm_rast.mix.config import RastConfig as RastConfig
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "RastLLM": "vllm_rast.llm",
-    "RastConfig": "vllm_rast.config",
-    "ModelPair": "vllm_rast.config",
+    "RastConfig": "vllm_rast.mix.config",
+    "ModelPair": "vllm_rast.mix.config",
     "UserError": "vllm_rast.errors",
-    "combine_logits": "vllm_rast.ops",
+    "combine_logits": "vllm_rast.kernels.combine",
 }
 
 __all__ = ["ModelPair", "RastConfig", "RastLLM", "UserError", "combine_logits", "__version__"]

@@ -7,8 +7,8 @@ from typing import Any
 
 from vllm import LLM, RequestOutput, SamplingParams
 
-from vllm_rast.config import ModelPair, RastConfig
 from vllm_rast.engine.plugin import LOAD_FORMAT, WORKER_CLS, register
+from vllm_rast.mix.config import ModelPair, RastConfig
 
 
 class RastLLM(LLM):

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from vllm_rast.config import RastConfig
-from vllm_rast.weights import Alpha, parse_alpha
+from vllm_rast.mix.alpha import Alpha, parse_alpha
+from vllm_rast.mix.config import RastConfig
 
 
 def mix(base: torch.Tensor, pairs: Sequence[tuple[float, torch.Tensor, torch.Tensor]]) -> torch.Tensor:

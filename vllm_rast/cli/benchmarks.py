@@ -19,7 +19,7 @@ def add_arguments(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from vllm_rast.evaluation.benchmarks import KINDS, list_benchmarks
+    from vllm_rast.evaluation.tasks.benchmark import KINDS, list_benchmarks
 
     benchmarks = list_benchmarks()
     if args.json:

@@ -20,7 +20,7 @@ def add_arguments(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from vllm_rast.doctor import examine
+    from vllm_rast.cli.doctor_findings import examine
 
     findings = list(examine())
     if args.json:

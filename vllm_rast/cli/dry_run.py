@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from vllm_rast.evaluation.plan import Plan, Task
-from vllm_rast.evaluation.prompts import get_template
-from vllm_rast.evaluation.rows import formula
-from vllm_rast.evaluation.runs import CONFIG, RunFolder, merge
+from vllm_rast.evaluation.runs.folder import CONFIG, RunFolder, merge
+from vllm_rast.evaluation.runs.plan import Plan, Task
+from vllm_rast.evaluation.tasks.prompts import get_template
+from vllm_rast.evaluation.tasks.rows import formula
 
 
 def describe(plan: Plan, run: str | None) -> str:

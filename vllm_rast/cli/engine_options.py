@@ -10,7 +10,7 @@ from vllm_rast.cli.parser import unknown_option
 from vllm_rast.errors import UserError
 
 if TYPE_CHECKING:
-    from vllm_rast.config import RastConfig
+    from vllm_rast.mix.config import RastConfig
 
 # Time for running requests when a server is stopped. vLLM's own default, 0, cuts them off.
 SHUTDOWN_TIMEOUT_S = 60
@@ -38,7 +38,7 @@ def parse_serve_options(
     """
     from vllm.entrypoints.launchers.cli_args import validate_parsed_serve_args
 
-    from vllm_rast.evaluation.backends import engine_defaults
+    from vllm_rast.evaluation.runs.backends import engine_defaults
 
     parser = serve_parser(ours)
     said = parser.parse_args(arguments)
@@ -54,7 +54,7 @@ def parse_serve_options(
 
 def print_engine_help(topic: str, command: str = "generate") -> None:
     """vLLM's help on its own options; `topic` is an option, a group, `all`, or `engine` for the groups."""
-    from vllm_rast.evaluation.backends import set_environment
+    from vllm_rast.evaluation.runs.backends import set_environment
 
     set_environment()
     parser = serve_parser(()) if command == "serve" else engine_parser(None, ())
@@ -64,7 +64,7 @@ def print_engine_help(topic: str, command: str = "generate") -> None:
 
 def engine_parser(models: RastConfig | None, ours: Iterable[str]) -> argparse.ArgumentParser:
     """A parser of the engine's options that leaves out what the user did not give."""
-    from vllm_rast.evaluation.backends import set_environment
+    from vllm_rast.evaluation.runs.backends import set_environment
 
     set_environment(models)
     from vllm.engine.arg_utils import EngineArgs

@@ -50,8 +50,8 @@ def add_grader_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from vllm_rast.evaluation import report
-    from vllm_rast.evaluation.evaluate import evaluate_runs
+    from vllm_rast.evaluation.reports import report
+    from vllm_rast.evaluation.scores.evaluate import evaluate_runs
 
     evaluation = evaluate_runs(
         args.runs,

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from vllm_rast.errors import UserError
 
 if TYPE_CHECKING:
-    from vllm_rast.config import ModelPair, RastConfig
-    from vllm_rast.evaluation.plan import Plan, Sampling, Task
+    from vllm_rast.evaluation.runs.plan import Plan, Sampling, Task
+    from vllm_rast.mix.config import ModelPair, RastConfig
 
 TINY_TRIO = {"model": "tiny:base", "positive": "tiny:positive", "negative": "tiny:negative"}
 DEFAULT_BENCHMARK = "tiny"
@@ -116,9 +116,9 @@ def main(args: argparse.Namespace) -> int:
 
 def generate(args: argparse.Namespace, plan: Plan) -> int:
     """Decode a plan into --run, or describe it for --dry-run."""
-    from vllm_rast.evaluation import backends
-    from vllm_rast.evaluation.decode import decode
-    from vllm_rast.evaluation.runs import RunFolder
+    from vllm_rast.evaluation.runs import backends
+    from vllm_rast.evaluation.runs.decode import decode
+    from vllm_rast.evaluation.runs.folder import RunFolder
 
     if args.dry_run:
         from vllm_rast.cli.dry_run import describe
@@ -148,9 +148,9 @@ def with_recipe(args: argparse.Namespace) -> argparse.Namespace:
 def plan_of(args: argparse.Namespace) -> Plan:
     """What the options ask for. Raises UserError naming the option that is wrong; loads no model."""
     from vllm_rast.cli.engine_options import parse_engine_options
-    from vllm_rast.evaluation.backends import engine_defaults
-    from vllm_rast.evaluation.plan import Plan
-    from vllm_rast.evaluation.rows import parse_rows
+    from vllm_rast.evaluation.runs.backends import engine_defaults
+    from vllm_rast.evaluation.runs.plan import Plan
+    from vllm_rast.evaluation.tasks.rows import parse_rows
 
     models = models_of(args)
     rows = parse_rows(args.rows or default_rows(models), models)
@@ -174,7 +174,7 @@ def plan_of(args: argparse.Namespace) -> Plan:
 
 def models_of(args: argparse.Namespace) -> RastConfig:
     """The base and the pairs; the shipped trio where no model is named."""
-    from vllm_rast.config import ModelPair, RastConfig
+    from vllm_rast.mix.config import ModelPair, RastConfig
 
     if not (args.model or args.positive or args.negative or args.pair):
         args = argparse.Namespace(**vars(args) | TINY_TRIO)
@@ -198,11 +198,11 @@ def default_rows(models: RastConfig) -> list[str]:
 
 def tasks_of(args: argparse.Namespace, models: RastConfig) -> list[Task]:
     """The benchmarks with their data and sampling, checked as far as no network is needed."""
-    from vllm_rast.evaluation.backends import is_tiny
-    from vllm_rast.evaluation.benchmarks import Benchmark, load_benchmark
-    from vllm_rast.evaluation.inputs import InputFile
-    from vllm_rast.evaluation.plan import Task
-    from vllm_rast.evaluation.prompts import get_template
+    from vllm_rast.evaluation.runs.backends import is_tiny
+    from vllm_rast.evaluation.runs.plan import Task
+    from vllm_rast.evaluation.tasks.benchmark import Benchmark, load_benchmark
+    from vllm_rast.evaluation.tasks.inputs import InputFile
+    from vllm_rast.evaluation.tasks.prompts import get_template
 
     get_template(args.template)
     if args.limit is not None and args.limit < 1:
@@ -246,8 +246,8 @@ def data_of(texts: list[str], names: list[str]) -> dict[str, str]:
 def sampling_of(args: argparse.Namespace, benchmark: str) -> Sampling:
     from dataclasses import replace
 
-    from vllm_rast.evaluation.plan import PAPER, TINY
-    from vllm_rast.evaluation.rows import check_temperature
+    from vllm_rast.evaluation.runs.plan import PAPER, TINY
+    from vllm_rast.evaluation.tasks.rows import check_temperature
 
     sampling = TINY if benchmark == DEFAULT_BENCHMARK else PAPER
     if args.temperature is not None:

@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _grade_pairs(args: argparse.Namespace) -> Counter[str]:
-    from vllm_rast.evaluation.grade_run import open_grader
+    from vllm_rast.evaluation.scores.grade_run import open_grader
 
     statuses: Counter[str] = Counter()
     with open_grader(args.grader, args.timeout, args.workers) as grader:
@@ -87,8 +87,8 @@ def _read_pairs(name: str, kind: str | None) -> Iterator[Any]:
 
 
 def _item(line: str, where: str, default_kind: str | None) -> Any:
-    from vllm_rast.evaluation.benchmarks import KINDS
-    from vllm_rast.evaluation.grading import GradeItem
+    from vllm_rast.evaluation.tasks.benchmark import KINDS
+    from vllm_rast.grading import GradeItem
 
     try:
         pair = json.loads(line)
@@ -117,15 +117,15 @@ def _item(line: str, where: str, default_kind: str | None) -> Any:
 
 @lru_cache
 def _kind_of(benchmark: str) -> str:
-    from vllm_rast.evaluation.benchmarks import load_benchmark
+    from vllm_rast.evaluation.tasks.benchmark import load_benchmark
 
     return load_benchmark(benchmark).kind
 
 
 def _grade_run(args: argparse.Namespace) -> Counter[str]:
-    from vllm_rast.evaluation.grade_run import grade_run
-    from vllm_rast.evaluation.graded import read_grades
-    from vllm_rast.evaluation.runs import RunFolder
+    from vllm_rast.evaluation.runs.folder import RunFolder
+    from vllm_rast.evaluation.scores.grade_run import grade_run
+    from vllm_rast.evaluation.scores.graded import read_grades
 
     def progress(done: int, total: int) -> None:
         if done == total or done % 100 == 0:

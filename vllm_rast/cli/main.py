@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ERROR
     except Exception as error:
-        from vllm_rast.evaluation.lines import FULL, RunError
+        from vllm_rast.evaluation.runs.jsonl import FULL, RunError
 
         full = isinstance(error, OSError) and error.errno in FULL
         if not (full or isinstance(error, RunError)):

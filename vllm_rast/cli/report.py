@@ -28,9 +28,9 @@ def main(args: argparse.Namespace) -> int:
 
     if len(args.runs) > 1 and args.out is None:
         raise UserError("--out DIR is needed to report on several runs: say where the report shall be written")
-    from vllm_rast.evaluation import report
-    from vllm_rast.evaluation.evaluate import evaluate_runs
-    from vllm_rast.evaluation.write_report import write_report
+    from vllm_rast.evaluation.reports import report
+    from vllm_rast.evaluation.reports.write import write_report
+    from vllm_rast.evaluation.scores.evaluate import evaluate_runs
 
     evaluation = evaluate_runs(
         args.runs,

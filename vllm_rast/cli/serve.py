@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from vllm_rast.errors import UserError
 
 if TYPE_CHECKING:
-    from vllm_rast.config import RastConfig
+    from vllm_rast.mix.config import RastConfig
 
 # Refused: options under which vLLM starts servers or processes that know nothing of our additions.
 NOT_HERE = {
@@ -76,9 +76,9 @@ def main(args: argparse.Namespace) -> int:
 
 def set_environment(args: argparse.Namespace) -> None:
     """Environment variables that vLLM reads when it is imported, which is before it can tell us the base's name."""
-    from vllm_rast.config import RastConfig
-    from vllm_rast.evaluation import backends
-    from vllm_rast.models import TINY_PREFIX
+    from vllm_rast.evaluation.runs import backends
+    from vllm_rast.mix.config import RastConfig
+    from vllm_rast.mix.model_names import TINY_PREFIX
 
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1"  # vLLM's server knows no engine in its own process
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "INFO")

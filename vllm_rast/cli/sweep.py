@@ -11,7 +11,7 @@ from vllm_rast.cli import generate
 from vllm_rast.errors import UserError
 
 if TYPE_CHECKING:
-    from vllm_rast.evaluation.sweeps import Point
+    from vllm_rast.evaluation.reports.sweep import Point
 
 ALPHAS = "0,0.1,0.2,0.3,0.5,0.7,1,1.5,2,3"  # arXiv 2506.15710: flat from 0.3 to 1.5, worse on both sides
 
@@ -52,8 +52,8 @@ def main(args: argparse.Namespace) -> int:
 
 def points_of(args: argparse.Namespace) -> list[Point]:
     """Every combination of alpha and temperature, as a row of its own."""
-    from vllm_rast.evaluation.rows import check_temperature
-    from vllm_rast.evaluation.sweeps import Point
+    from vllm_rast.evaluation.reports.sweep import Point
+    from vllm_rast.evaluation.tasks.rows import check_temperature
 
     alphas = numbers(args.alphas, "--alphas")
     temperatures: list[float | None] = [*numbers(args.temperatures, "--temperatures")] or [None]
@@ -75,10 +75,10 @@ def numbers(texts: list[str], option: str) -> list[float]:
 
 def report(run: str, points: list[Point]) -> int:
     """Grade the run, print its tables and write the sweep's numbers and plot."""
-    from vllm_rast.evaluation.evaluate import evaluate_runs
-    from vllm_rast.evaluation.lines import write_atomically
-    from vllm_rast.evaluation.report import print_tables
-    from vllm_rast.evaluation.sweeps import sweep_json, write_plot
+    from vllm_rast.evaluation.reports.report import print_tables
+    from vllm_rast.evaluation.reports.sweep import sweep_json, write_plot
+    from vllm_rast.evaluation.runs.jsonl import write_atomically
+    from vllm_rast.evaluation.scores.evaluate import evaluate_runs
 
     evaluation = evaluate_runs([run])
     print_tables(evaluation)

@@ -12,9 +12,9 @@ from vllm.logger import init_logger
 
 from vllm_rast.engine.defaults import choose_kv_bytes
 from vllm_rast.engine.members import first_line, member_model_configs, rast_config
-from vllm_rast.engine.plan import memory_plan
+from vllm_rast.engine.memory import memory_plan
 from vllm_rast.errors import UserError
-from vllm_rast.models import ModelSource
+from vllm_rast.mix.model_names import ModelSource
 
 logger = init_logger("vllm.rast")
 

@@ -7,7 +7,7 @@ from vllm.engine.arg_utils import EngineArgs
 from vllm.platforms import current_platform
 from vllm.utils.cpu_resource_utils import get_memory_node_info, get_visible_memory_node
 
-from vllm_rast.engine.plan import MemoryPlan
+from vllm_rast.engine.memory import MemoryPlan
 
 # On a CPU vLLM takes 92 % of the machine's memory for itself and refuses to start where that much is not free.
 CPU_KV_SHARE = 0.5

@@ -10,11 +10,11 @@ from torch import nn
 from vllm.config import VllmConfig
 from vllm.tokenizers import cached_tokenizer_from_config
 
-from vllm_rast.config import RastConfig
+from vllm_rast.engine.divergence import TraceSums
 from vllm_rast.engine.heads import OneGather, use_float32_head, use_wide_linears
-from vllm_rast.engine.trace import TraceSums
-from vllm_rast.ops import combine_logits
-from vllm_rast.weights import weight_row
+from vllm_rast.kernels.combine import combine_logits
+from vllm_rast.mix.alpha import weight_row
+from vllm_rast.mix.config import RastConfig
 
 
 class Ensemble(nn.Module):
@@ -128,6 +128,6 @@ class Ensemble(nn.Module):
     @staticmethod
     def get_model_state_cls() -> type:
         """What vLLM's V2 runner asks a model for."""
-        from vllm_rast.engine.state import RastModelState
+        from vllm_rast.engine.v2_state import RastModelState
 
         return RastModelState

@@ -17,8 +17,8 @@ from vllm.model_executor.layers.vocab_parallel_embedding import (
     VocabParallelEmbedding,
 )
 
-from vllm_rast.kernels import native
-from vllm_rast.linear import wide_linear
+from vllm_rast.kernels.linear import wide_linear
+from vllm_rast.kernels.select import native
 
 
 def head_of(model: nn.Module) -> VocabParallelEmbedding | None:

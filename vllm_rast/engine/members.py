@@ -8,8 +8,8 @@ from typing import Any
 from vllm.config import ModelConfig, VllmConfig
 from vllm.platforms import current_platform
 
-from vllm_rast.config import RastConfig
 from vllm_rast.errors import UserError, shown
+from vllm_rast.mix.config import RastConfig
 
 
 def rast_config(vllm_config: VllmConfig) -> RastConfig | None:

@@ -19,8 +19,8 @@ from vllm_rast.engine.checks import check_engine
 from vllm_rast.engine.members import rast_config, requested_alpha, skips_idle_models
 from vllm_rast.engine.plugin import LOAD_FORMAT, WORKER_CLS
 from vllm_rast.errors import UserError
-from vllm_rast.kernels import prepare
-from vllm_rast.weights import parse_alpha
+from vllm_rast.kernels.select import prepare
+from vllm_rast.mix.alpha import parse_alpha
 
 
 class RequestError(VLLMValidationError, UserError):

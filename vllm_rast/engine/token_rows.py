@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from vllm_rast.schedule import weights_after
+from vllm_rast.mix.schedule import weights_after
 
 
 def stack_points(points: Sequence[np.ndarray], width: int = 1) -> np.ndarray:

@@ -39,7 +39,7 @@ class TracingMixin:
 if current_platform.is_cpu():
     from vllm.v1.worker import cpu_worker
 
-    from vllm_rast.engine.runner import RastCPUModelRunner
+    from vllm_rast.engine.v1_runner import RastCPUModelRunner
 
     class RastWorker(TracingMixin, cpu_worker.CPUWorker):
         """The CPU worker builds its V1 runner by a name in its module, which is replaced while it does."""
@@ -56,6 +56,6 @@ else:
         def _make_model_runner(self) -> Any:
             if self.use_v2_model_runner:
                 return super()._make_model_runner()
-            from vllm_rast.engine.runner import RastGPUModelRunner
+            from vllm_rast.engine.v1_runner import RastGPUModelRunner
 
             return RastGPUModelRunner(self.vllm_config, self.device)

@@ -8,10 +8,10 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from vllm_rast.errors import UserError
-from vllm_rast.weights import Alpha, parse_alpha
+from vllm_rast.mix.alpha import Alpha, parse_alpha
 
 if TYPE_CHECKING:
-    from vllm_rast.config import RastConfig
+    from vllm_rast.mix.config import RastConfig
 
 OPTION = "--expose"
 SYNTAX = "base, positive, negative, positive:2, alpha=NUMBER, alpha=NUMBER/NUMBER (one per pair) or NAME=JSON"

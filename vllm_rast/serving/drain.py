@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from vllm_rast.serving.refusals import unavailable
+from vllm_rast.serving.error_responses import unavailable
 
 POLL_S = 0.05
 # Time for the engine's processes to give back what they hold, after the requests' own.

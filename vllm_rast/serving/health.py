@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from vllm_rast.serving.refusals import bad_request, unavailable
+from vllm_rast.serving.error_responses import bad_request, unavailable
 
 PATH = "/health/decode"
 TIMEOUT_S = 30.0

@@ -20,10 +20,10 @@ from starlette import middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from vllm_rast.errors import UserError
-from vllm_rast.weights import Alpha, alphas_of, kind_of, read_text, single_models
+from vllm_rast.mix.alpha import Alpha, alphas_of, kind_of, read_text, single_models
 
 if TYPE_CHECKING:
-    from vllm_rast.config import RastConfig
+    from vllm_rast.mix.config import RastConfig
 
 logger = logging.getLogger("vllm.rast")
 

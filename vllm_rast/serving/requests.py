@@ -11,12 +11,12 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vllm_rast.errors import UserError, shown
+from vllm_rast.mix.alpha import Alpha, parse_alpha
 from vllm_rast.serving.aliases import requested_alias
-from vllm_rast.serving.refusals import bad_request, one_line
-from vllm_rast.weights import Alpha, parse_alpha
+from vllm_rast.serving.error_responses import bad_request, one_line
 
 if TYPE_CHECKING:
-    from vllm_rast.config import RastConfig
+    from vllm_rast.mix.config import RastConfig
 
 # vLLM reads bodies of any size into memory. A million token ids written out are 7 MB.
 MAX_BODY_BYTES = 64 << 20

@@ -14,18 +14,18 @@ from starlette.middleware import Middleware
 from vllm.entrypoints.launchers.api_server import entry
 
 from vllm_rast.errors import UserError
-from vllm_rast.evaluation.backends import reason_of
+from vllm_rast.evaluation.runs.backends import reason_of
+from vllm_rast.mix.alpha import Alpha
 from vllm_rast.serving import health, metrics
 from vllm_rast.serving.aliases import show_aliases, with_served_names
 from vllm_rast.serving.drain import CountRequests, Drain
-from vllm_rast.serving.refusals import one_line_refusal, validator_refusal
+from vllm_rast.serving.error_responses import one_line_refusal, validator_refusal
 from vllm_rast.serving.requests import RequestWeights, choosing_weights
-from vllm_rast.serving.sendable import refusing_unwritable
-from vllm_rast.serving.streams import EarlyErrors
-from vllm_rast.weights import Alpha
+from vllm_rast.serving.serialization import refusing_unwritable
+from vllm_rast.serving.stream_errors import EarlyErrors
 
 if TYPE_CHECKING:
-    from vllm_rast.config import RastConfig
+    from vllm_rast.mix.config import RastConfig
 
 
 class ServerError(Exception):

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
-    from vllm_rast.config import RastConfig
+    from vllm_rast.mix.config import RastConfig
 
 FILES = Path(__file__).with_suffix("")
 # Every file there is: a request never names a path.

@@ -1,0 +1,169 @@
+"""Where the memory will go: weights of each model, KV cache of each model, and how many tokens fit."""
+
+from __future__ import annotations
+
+import glob
+import json
+import math
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from vllm.config import ModelConfig, VllmConfig
+from vllm.platforms import current_platform
+from vllm.utils.torch_utils import kv_cache_dtype_str_to_dtype
+
+from vllm_rast.errors import UserError
+from vllm_rast.kernels.select import native
+
+GIB = 1 << 30
+# safetensors' names of the dtypes that vLLM converts to the model's own dtype while loading.
+FLOAT_DTYPES = {"F64", "F32", "F16", "BF16"}
+BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+
+
+@dataclass(frozen=True)
+class ModelPlan:
+    """One model's share on each device: bytes of weights (None: unknown before loading), bytes of KV per token."""
+
+    name: str
+    weight_bytes: int | None
+    kv_bytes_per_token: int
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """What every device holds. kv_bytes: what is left for the KV cache, None where it is known only after loading."""
+
+    models: tuple[ModelPlan, ...]
+    kv_bytes: int | None
+    source: str
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        return sum(model.kv_bytes_per_token for model in self.models)
+
+    @property
+    def tokens(self) -> int | None:
+        """How many tokens of context fit, over all requests together."""
+        return None if self.kv_bytes is None else max(0, self.kv_bytes) // self.kv_bytes_per_token
+
+    def check(self, max_model_len: int) -> None:
+        """Raises UserError, with the plan, if not even one request of max_model_len fits."""
+        if self.tokens is None or self.tokens >= max_model_len:
+            return
+        needed = self.kv_bytes_per_token * max_model_len
+        raise UserError(
+            f"memory: one request of max_model_len {max_model_len} needs {needed / GIB:.2f} GiB of KV cache, and "
+            f"{max(0, self.kv_bytes or 0) / GIB:.2f} GiB are left ({self.source}); lower max_model_len to "
+            f"{self.tokens}, raise gpu_memory_utilization or kv_cache_memory_bytes, or add tensor parallelism\n{self}"
+        )
+
+    def __str__(self) -> str:
+        rows = [
+            f"  {model.name:<40} weights {size(model.weight_bytes):>10}   KV {model.kv_bytes_per_token:>8} bytes/token"
+            for model in self.models
+        ]
+        fits = "known after loading" if self.tokens is None else f"{self.tokens} tokens fit"
+        left = "unknown" if self.kv_bytes is None else size(max(0, self.kv_bytes))
+        rows.append(f"  KV cache: {left} ({self.source}), {self.kv_bytes_per_token} bytes/token, {fits}")
+        return "\n".join(rows)
+
+
+def size(count: int | None) -> str:
+    """A number of bytes for people."""
+    if count is None:
+        return "unknown"
+    return f"{count / GIB:.2f} GiB" if count >= GIB / 10 else f"{count / (1 << 20):.1f} MiB"
+
+
+def memory_plan(vllm_config: VllmConfig, members: list[ModelConfig]) -> MemoryPlan:
+    """The plan of a finished configuration. members: [num_models], the base's first.
+
+    With a draft model for speculative decoding that is added as one more model.
+    """
+    names = [member.model for member in members]
+    speculative = vllm_config.speculative_config
+    if speculative is not None and speculative.uses_draft_model():
+        members = [*members, speculative.draft_model_config]
+        names.append(f"{speculative.draft_model_config.model} (drafter)")
+    models = tuple(
+        ModelPlan(short(name), weight_bytes(member, vllm_config), kv_bytes_per_token(member, vllm_config))
+        for name, member in zip(names, members, strict=True)
+    )
+    kv_bytes, source = kv_budget(vllm_config, models)
+    return MemoryPlan(models, kv_bytes, source)
+
+
+def short(name: str) -> str:
+    """The end of a path: the last two parts say which model it is."""
+    return "/".join(name.rstrip("/").split("/")[-2:])
+
+
+def kv_bytes_per_token(model: ModelConfig, vllm_config: VllmConfig) -> int:
+    """Bytes that one token's keys and values take on one device, over all layers of a model."""
+    parallel = vllm_config.parallel_config
+    dtype = kv_cache_dtype_str_to_dtype(vllm_config.cache_config.cache_dtype, model)
+    per_layer = 2 * model.get_num_kv_heads(parallel) * model.get_head_size() * dtype.itemsize
+    if model.use_mla:
+        per_layer = model.get_head_size() * dtype.itemsize
+    return per_layer * model.get_num_layers(parallel)
+
+
+def kv_budget(vllm_config: VllmConfig, models: tuple[ModelPlan, ...]) -> tuple[int | None, str]:
+    """How many bytes of one device are for the KV cache, and which option said so."""
+    cache = vllm_config.cache_config
+    if cache.kv_cache_memory_bytes is not None:
+        return cache.kv_cache_memory_bytes, "kv_cache_memory_bytes"
+    if any(model.weight_bytes is None for model in models):
+        return None, "the size of the weights is not known yet"
+    total = current_platform.get_device_total_memory()
+    budget = int(total * cache.gpu_memory_utilization)
+    left = budget - sum(model.weight_bytes or 0 for model in models)
+    return left, f"{cache.gpu_memory_utilization:g} of {total / GIB:.1f} GiB, less the weights"
+
+
+def weight_bytes(model: ModelConfig, vllm_config: VllmConfig) -> int | None:
+    """Bytes of a model's weights on one device, from the headers of its safetensors files; None if there are none."""
+    dtype = model.dtype
+    total = 0
+    found = False
+    for stored, numel in tensors(model):
+        found = True
+        total += numel * (dtype.itemsize if stored in FLOAT_DTYPES else BYTES.get(stored, 1))
+    if not found:
+        return None
+    if current_platform.is_cpu() and dtype != torch.float32 and not (dtype == torch.bfloat16 and native("cpu")):
+        # The head is widened to float32 (heads.use_float32_head): two more bytes for each weight, or a copy where tied.
+        head = model.get_vocab_size() * model.get_hidden_size()
+        total += head * (4 if getattr(model.hf_text_config, "tie_word_embeddings", False) else 2)
+    return total // vllm_config.parallel_config.tensor_parallel_size
+
+
+def tensors(model: ModelConfig) -> Iterator[tuple[str, int]]:
+    """(dtype, number of elements) of every stored tensor, from a folder or from the hub's headers."""
+    if os.path.isdir(model.model):
+        for path in sorted(glob.glob(os.path.join(model.model, "*.safetensors"))):
+            yield from file_tensors(path)
+        return
+    from huggingface_hub import get_safetensors_metadata
+
+    try:
+        metadata = get_safetensors_metadata(model.model, revision=model.revision)
+    except Exception:  # offline, gated, or no safetensors: the plan says "unknown"
+        return
+    for file in metadata.files_metadata.values():
+        for tensor in file.tensors.values():
+            yield tensor.dtype, math.prod(tensor.shape)
+
+
+def file_tensors(path: str) -> Iterator[tuple[str, int]]:
+    """The same of one file. A safetensors file starts with the length of its JSON header, 8 bytes, little-endian."""
+    with open(path, "rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+    for name, tensor in header.items():
+        if name != "__metadata__":
+            yield tensor["dtype"], math.prod(tensor["shape"])

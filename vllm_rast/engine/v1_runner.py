@@ -1,0 +1,110 @@
+"""The V1 runner: writes each scheduled token's weights before the model runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from vllm.v1.worker.cpu_model_runner import CPUModelRunner
+from vllm.v1.worker.gpu_model_runner import GPUModelRunner
+
+from vllm_rast.engine.ensemble import Ensemble
+from vllm_rast.engine.members import requested_alpha, skips_idle_models
+from vllm_rast.engine.token_rows import stack_points, to_device, write_token_rows
+from vllm_rast.mix.alpha import parse_alpha
+from vllm_rast.mix.schedule import models_used
+
+
+class TokenWeights:
+    """The weights of the requests in a batch, spread over their tokens into the ensemble's buffer."""
+
+    def __init__(self, ensemble: Ensemble) -> None:
+        self.ensemble = ensemble
+        self.skips_idle_models = skips_idle_models()
+        self.known: dict[str, np.ndarray] = {}
+        self.req_ids: list[str] = []
+        self.table = torch.empty(0)
+
+    def points(self, request: Any) -> np.ndarray:
+        """The request's `Schedule.points`. vLLM keeps num_prompt_tokens as it was when a request is resumed."""
+        schedule = parse_alpha(self.ensemble.rast_config, requested_alpha(request.sampling_params))
+        return schedule.points(request.num_prompt_tokens)
+
+    def fill(self, req_ids: list[str], requests: dict[str, Any], owner: torch.Tensor, positions: torch.Tensor) -> None:
+        """Write the weights of this step's tokens.
+
+        req_ids: [num_reqs] in batch order. requests: vLLM's state of each, by id. owner, positions: [num_tokens] on
+        the device, each token's request, as its place in req_ids, and its place in prompt and answer.
+        """
+        if req_ids != self.req_ids:
+            # Requests come and go in almost every step: keep the points of those that stay, forget the others.
+            self.known = {i: self.known[i] if i in self.known else self.points(requests[i]) for i in req_ids}
+            self.req_ids = list(req_ids)
+            table = stack_points(list(self.known.values()))
+            if self.skips_idle_models:
+                self.ensemble.active = models_used(table.reshape(-1, table.shape[-1]))
+            self.table = to_device(table, owner.device)
+        write_token_rows(self.ensemble.token_weights[: len(owner)], self.table, owner, positions)
+
+    def forget(self, req_id: str) -> None:
+        """Read a request anew before the next step."""
+        self.known.pop(req_id, None)
+        self.req_ids = []
+
+
+class RastRunnerMixin:
+    """`_prepare_inputs` is where the V1 runner knows which request every token of the step belongs to.
+
+    The positions are the device's: under asynchronous scheduling with speculation the host's count on every draft
+    being accepted, and vLLM corrects the device's before it returns from `_prepare_inputs`.
+    """
+
+    model: Any
+    input_batch: Any
+    requests: dict[str, Any]
+    req_indices: Any
+    positions: torch.Tensor
+    _token_weights: TokenWeights | None = None
+
+    def _prepare_inputs(self, scheduler_output: Any, num_scheduled_tokens: np.ndarray) -> Any:
+        prepared = super()._prepare_inputs(scheduler_output, num_scheduled_tokens)  # type: ignore[misc]
+        if self._token_weights is None:
+            self._token_weights = TokenWeights(self.get_model())  # type: ignore[attr-defined]
+        req_ids = self.input_batch.req_ids[: self.input_batch.num_reqs]
+        total = scheduler_output.total_num_scheduled_tokens
+        self._token_weights.fill(req_ids, self.requests, self.req_indices.gpu[:total], self.positions[:total])
+        return prepared
+
+    def _update_streaming_request(self, req_id: str, new_req_data: Any) -> Any:
+        """A session goes on under the same id with a longer prompt and parameters of its own."""
+        if self._token_weights is not None:
+            self._token_weights.forget(req_id)
+        return super()._update_streaming_request(req_id, new_req_data)  # type: ignore[misc]
+
+
+class RastCPUModelRunner(RastRunnerMixin, CPUModelRunner):
+    """V1 on a CPU.
+
+    Where only a part of a prompt has run, V1 throws the sampled token away and turns the request's generator back by
+    one draw (`set_offset`). A CPU generator cannot be turned back: in vLLM 0.32 a seeded request whose prompt is cut
+    into chunks ends the engine. So such requests draw from the common generator, and keep their own untouched.
+    """
+
+    _set_aside: dict[int, torch.Generator] = {}
+
+    def _sample(self, *args: Any, **kwargs: Any) -> Any:
+        generators = self.input_batch.generators
+        unfinished = np.nonzero(self.discard_request_mask.np[: self.input_batch.num_reqs])[0].tolist()
+        self._set_aside = {index: generators.pop(index) for index in unfinished if index in generators}
+        return super()._sample(*args, **kwargs)
+
+    def _bookkeeping_sync(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super()._bookkeeping_sync(*args, **kwargs)
+        finally:
+            self.input_batch.generators.update(self._set_aside)
+
+
+class RastGPUModelRunner(RastRunnerMixin, GPUModelRunner):
+    """V1 on CUDA."""

@@ -1,0 +1,65 @@
+"""The V2 runner's side: the requests' weights kept on the device, spread over the tokens there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from vllm.config import VllmConfig
+from vllm.v1.worker.gpu.model_states.default import DefaultModelState
+
+from vllm_rast.engine.members import requested_alpha
+from vllm_rast.engine.token_rows import stack_points, to_device, write_token_rows
+from vllm_rast.mix.alpha import MAX_POINTS, parse_alpha
+
+
+class RastModelState(DefaultModelState):
+    """Keeps a table of every request slot's points, [max_num_reqs, 1 + MAX_POINTS, 2 + 2 * num_models].
+
+    That is 2 MB for 1,024 slots and three models. The host knows how many points each slot has, so a step without a
+    schedule reads one line for each request.
+    """
+
+    def __init__(self, vllm_config: VllmConfig, model: nn.Module, encoder_cache: Any, device: torch.device) -> None:
+        super().__init__(vllm_config, model, encoder_cache, device)
+        self.token_weights: torch.Tensor = model.token_weights  # type: ignore[assignment]
+        columns = 2 + 2 * self.token_weights.shape[1]
+        empty = stack_points([np.zeros((1, columns), dtype=np.float32)], width=1 + MAX_POINTS)
+        self.table = to_device(empty, device).repeat(self.max_num_reqs, 1, 1)
+        self.widths = np.ones(self.max_num_reqs, dtype=np.int64)
+        self.token_numbers = torch.arange(len(self.token_weights), dtype=torch.int32, device=device)
+        self.staged: dict[int, np.ndarray] = {}
+
+    def add_request(self, req_index: int, new_req_data: Any) -> None:
+        """vLLM adds a resumed request anew, with the prompt alone as its prompt."""
+        super().add_request(req_index, new_req_data)
+        alpha = requested_alpha(new_req_data.sampling_params)
+        schedule = parse_alpha(self.model.rast_config, alpha)  # type: ignore[arg-type]
+        self.staged[req_index] = schedule.points(new_req_data.prompt_len)
+
+    def apply_staged_writes(self) -> None:
+        super().apply_staged_writes()
+        if not self.staged:
+            return
+        slots = np.fromiter(self.staged, dtype=np.int64)
+        # As wide as what the slots held before, which must go.
+        block = stack_points(list(self.staged.values()), width=int(self.widths[slots].max()))
+        device = self.table.device
+        self.table[:, : block.shape[1]][to_device(slots, device)] = to_device(block, device)
+        self.widths[slots] = [len(points) for points in self.staged.values()]
+        self.staged.clear()
+
+    def prepare_inputs(self, input_batch: Any, req_states: Any) -> dict[str, Any]:
+        """Write the weights of this step's tokens. Which request a token belongs to, and its position, are read on the
+        device, because adaptive verification of drafts moves the requests' borders there."""
+        num_tokens = input_batch.num_tokens_after_padding
+        ends = input_batch.query_start_loc[1 : input_batch.num_reqs + 1]
+        owner = torch.searchsorted(ends, self.token_numbers[:num_tokens], right=True)
+        owner.clamp_(max=input_batch.num_reqs - 1)  # padding tokens belong to nobody
+        slots = input_batch.idx_mapping[: input_batch.num_reqs].long()[owner]
+        width = int(self.widths[input_batch.idx_mapping_np[: input_batch.num_reqs]].max())
+        positions = input_batch.positions[:num_tokens]
+        write_token_rows(self.token_weights[:num_tokens], self.table[:, :width], slots, positions)
+        return super().prepare_inputs(input_batch, req_states)

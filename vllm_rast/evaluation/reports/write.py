@@ -1,0 +1,34 @@
+"""Write a report's files: Markdown, JSON, plots and the page."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from vllm_rast.errors import UserError
+from vllm_rast.evaluation.reports.page import page
+from vllm_rast.evaluation.reports.plots import write_curves
+from vllm_rast.evaluation.reports.report import json_text, markdown_report
+from vllm_rast.evaluation.runs.jsonl import write_atomically
+from vllm_rast.evaluation.scores.evaluate import Evaluation
+
+
+def write_report(evaluation: Evaluation, folder: str | os.PathLike[str], *, against_paper: bool = False) -> list[Path]:
+    """Write report.md, .json, .html and the plots into `folder`; returns their paths.
+
+    Raises:
+        UserError: the folder cannot be made.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {folder}: {error.strerror}; name a folder that can be written") from error
+    texts = {
+        "report.md": markdown_report(evaluation, against_paper),
+        "report.json": json_text(evaluation) + "\n",
+        "report.html": page(evaluation),
+    }
+    for name, text in texts.items():
+        write_atomically(folder / name, text)
+    return [*(folder / name for name in texts), *write_curves(evaluation.benchmarks, folder, evaluation.title)]

@@ -1,0 +1,156 @@
+"""Decode what a plan asks for and a run folder does not have yet."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import product
+from typing import Any, Protocol
+
+from vllm_rast.evaluation.runs.folder import Key, RunFolder, Sample
+from vllm_rast.evaluation.runs.plan import Plan, Task, versions
+from vllm_rast.evaluation.tasks.prompts import get_template
+from vllm_rast.mix.alpha import Alpha
+
+SEED_BITS = 48  # a seed survives any JSON reader that keeps numbers as doubles
+LINE_EVERY_S = 10.0  # between two lines of progress where stderr is no terminal
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One sample to be made."""
+
+    key: Key
+    prompt: str
+    alpha: Alpha
+    seed: int
+    temperature: float
+    top_p: float
+    max_tokens: int
+    stop: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One sample made; `tokens` counts the answer's tokens, the end of text included."""
+
+    text: str
+    finish_reason: str
+    prompt_tokens: int
+    tokens: int
+
+
+class Backend(Protocol):
+    """What decodes. `device` says on what, for the record; `rows_apart`, that one row after the other is cheaper than
+    all rows of a problem together."""
+
+    device: str
+    rows_apart: bool
+    tokenizer: Any
+
+    def stream(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Completion]]:
+        """Every job with its completion, as soon as it is finished, in any order; jobs are taken as needed."""
+        ...
+
+
+def seed_of(run_seed: int, key: Key) -> int:
+    """The seed of one sample: the same on every machine, in any order, and for every row of the table."""
+    name = "\0".join((str(run_seed), key.benchmark, key.problem, str(key.sample)))
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[: SEED_BITS // 8], "big")
+
+
+def missing_jobs(plan: Plan, done: set[Key], tokenizer: Any = None, rows_apart: bool = False) -> Iterator[Job]:
+    """The samples of a plan that are not done, problem by problem, or row by row and then problem by problem."""
+    template = get_template(plan.template)
+    groups = [[row] for row in plan.rows] if rows_apart else [plan.rows]
+    for task, rows in product(plan.tasks, groups):
+        for problem in task.problems():
+            keys = [key for key in plan.keys_of(problem, rows) if key not in done]
+            if not keys:
+                continue
+            verbatim = problem.id in task.verbatim
+            prompt = problem.question if verbatim else template.render(problem.question, tokenizer)
+            stop = () if verbatim else tuple(template.stop)
+            for key in keys:
+                yield job(plan, task, key, prompt, stop)
+
+
+def job(plan: Plan, task: Task, key: Key, prompt: str, stop: tuple[str, ...]) -> Job:
+    row = plan.row(key.row)
+    sampling = task.sampling
+    temperature = sampling.temperature if row.temperature is None else row.temperature
+    seed = seed_of(plan.seed, key)
+    return Job(key, prompt, row.alpha, seed, temperature, sampling.top_p, sampling.max_tokens, stop)
+
+
+def decode(plan: Plan, folder: RunFolder, open_backend: Callable[[Plan], Backend]) -> int:
+    """Make every sample of `plan` that `folder` lacks and return their number. The backend is opened only if needed.
+
+    Raises RunError where a sample cannot be written; all samples finished before are in the folder.
+    """
+    done = folder.done()
+    wanted = list(plan.samples())
+    missing = sum(key not in done for key in wanted)
+    if not missing:
+        return 0
+    print(f"vllm-rast: {missing:,} samples to make; loading the models", file=sys.stderr, flush=True)
+    backend = open_backend(plan)
+    folder.add_sitting(
+        {
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "versions": versions(),
+            "device": backend.device,
+        }
+    )
+    config_hash = folder.config["config_hash"]
+    jobs = missing_jobs(plan, done, backend.tokenizer, backend.rows_apart)
+    with closing(Meter(len(wanted), len(wanted) - missing)) as meter:
+        for one, completion in backend.stream(jobs):
+            folder.append(Sample(**one.key._asdict(), seed=one.seed, config_hash=config_hash, **asdict(completion)))
+            meter.update(completion.tokens)
+    return missing
+
+
+class Meter:
+    """Progress on stderr: a bar on a terminal, else a line every LINE_EVERY_S seconds and one at the end."""
+
+    def __init__(self, total: int, done: int):
+        self.total, self.done, self.fresh, self.tokens = total, done, 0, 0
+        self.start = self.shown = time.monotonic()
+        self.bar: Any = None
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self.bar = tqdm(total=total, initial=done, unit=" samples", dynamic_ncols=True, desc="decoding")
+
+    def update(self, tokens: int) -> None:
+        self.done, self.fresh, self.tokens = self.done + 1, self.fresh + 1, self.tokens + tokens
+        if self.bar is not None:
+            self.bar.set_postfix_str(f"{self.rate(self.tokens):,.0f} tokens/s", refresh=False)
+            self.bar.update()
+        elif time.monotonic() - self.shown >= LINE_EVERY_S:
+            self.show()
+
+    def rate(self, count: int) -> float:
+        return count / max(time.monotonic() - self.start, 1e-9)
+
+    def show(self) -> None:
+        self.shown = time.monotonic()
+        left = (self.total - self.done) / max(self.rate(self.fresh), 1e-9)
+        print(
+            f"vllm-rast: {self.done:,} of {self.total:,} samples, {self.rate(self.fresh):.1f} samples/s, "
+            f"{self.rate(self.tokens):,.0f} tokens/s, about {timedelta(seconds=round(left))} left",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+        elif self.fresh:
+            self.show()

@@ -1,0 +1,293 @@
+"""A run folder: what was asked, and one line for every sample that is finished.
+
+    runs/NAME/config.json      what was asked and with what; replaced whole, never half a file
+    runs/NAME/problems.jsonl   the problems with their golds, so that grading needs no data set and no network
+    runs/NAME/samples.jsonl    one line per finished sample, written as soon as it is finished
+
+A sample is named by its key (benchmark, row, problem, sample). A run may be stopped at any moment, by
+Ctrl-C, kill -9 or a full disk; the same command then makes what is missing. When a folder is opened again,
+three kinds of change are told apart:
+
+* what may grow: samples per problem (n), rows, benchmarks and their limit. Only what is missing is made;
+* what may differ, since it changes the speed and not the sample: the engine options in `SPEED_OPTIONS`;
+* all else is fixed, and a change is refused with the option's name. `config_hash`, in config.json and in
+  every sample, is a SHA-256 of the settings that all samples share (`SHARED`). A model's weights, a row's
+  formula and a benchmark's data and sampling are compared one by one, where both the old and the new have them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vllm_rast.errors import UserError
+from vllm_rast.evaluation.runs.jsonl import LineFile, RunError, read_lines, write_atomically
+from vllm_rast.evaluation.tasks.benchmark import Problem
+
+__all__ = ["Key", "RunError", "RunFolder", "Sample", "config_hash"]
+
+CONFIG = "config.json"
+PROBLEMS = "problems.jsonl"
+SAMPLES = "samples.jsonl"
+GRADES = "grades.jsonl"
+HASH_DIGITS = 16  # hexadecimal digits kept of a SHA-256
+
+SHARED = ("backend", "seed", "template", "template_hash", "engine")
+SPEED_OPTIONS = frozenset(
+    {
+        "async_scheduling",
+        "block_size",
+        "data_parallel_size",
+        "device_ids",
+        "distributed_executor_backend",
+        "download_dir",
+        "enable_chunked_prefill",
+        "enable_prefix_caching",
+        "enforce_eager",
+        "gpu_memory_utilization",
+        "kv_cache_memory_bytes",
+        "max_num_batched_tokens",
+        "max_num_seqs",
+        "tensor_parallel_size",
+        "use_tqdm_on_load",
+    }
+)
+
+
+class Key(NamedTuple):
+    """Names one sample of a run."""
+
+    benchmark: str
+    row: str
+    problem: str
+    sample: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One decoded text. `prompt_tokens` and `tokens` are counts; `finish_reason` is "stop" or "length"."""
+
+    benchmark: str
+    row: str
+    problem: str
+    sample: int
+    seed: int
+    text: str
+    finish_reason: str
+    prompt_tokens: int
+    tokens: int
+    config_hash: str
+
+    @property
+    def key(self) -> Key:
+        return Key(self.benchmark, self.row, self.problem, self.sample)
+
+
+class RunFolder:
+    """A run on disk.
+
+    `RunFolder(path)` reads an existing run and takes no lock: a run can be looked at while it is written.
+    `RunFolder.open(path, config)` begins or resumes one for writing and holds the writer's lock; use it as a
+    context manager.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]):
+        config = read_config(Path(path))
+        if config is None:
+            raise UserError(f"{path} is no run folder (no {CONFIG}); name one that `generate --run` has written")
+        self.path = Path(path)
+        self.config: dict[str, Any] = config
+        self._samples: LineFile | None = None
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], config: dict[str, Any], *, resume: bool = True) -> RunFolder:
+        """Begin a run, or resume it where `config` asks for the same samples or for more.
+
+        Raises:
+            UserError: another process writes this folder; an option or the data changed; the folder holds
+                samples and `resume` is False.
+            RunError: the folder cannot be written.
+        """
+        try:
+            Path(path).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--run {path}: {error.strerror}; name a folder that can be written") from error
+        samples = LineFile(Path(path) / SAMPLES)
+        try:
+            old = read_config(Path(path))
+            if old is None and samples.size:
+                raise UserError(f"--run {path}: there is {SAMPLES} but no {CONFIG}; name another folder")
+            if samples.size and not resume:
+                raise UserError(f"--run {path} already holds samples; name another folder")
+            if old is None or not samples.size:  # nothing yet that a changed option could contradict
+                config = dict(config, config_hash=config_hash(config))
+            else:
+                config = merge(old, config, path)
+            if config != old:
+                write_atomically(Path(path) / CONFIG, to_json(config))
+        except BaseException:
+            samples.close()
+            raise
+        folder = cls(path)
+        folder._samples = samples
+        return folder
+
+    def add_sitting(self, sitting: dict[str, Any]) -> None:
+        """Record when, with what versions and on what device decoding begins or goes on."""
+        self.config["sittings"] = [*self.config.get("sittings", []), sitting]
+        for name in ("versions", "device"):
+            if name in sitting:
+                self.config.setdefault(name, sitting[name])
+        write_atomically(self.path / CONFIG, to_json(self.config))
+
+    def samples(self) -> Iterator[Sample]:
+        """Every finished sample once, in the file's order; where a key occurs twice the first counts.
+
+        Raises UserError, naming the line, for a sample that was made with other settings than config.json's.
+        """
+        path = self.path / SAMPLES
+        seen: set[Key] = set()
+        for number, record in read_lines(path):
+            sample = parse(Sample, record, path, number)
+            if sample.config_hash != self.config["config_hash"]:
+                raise UserError(
+                    f"{path}: line {number} was made with other settings than {CONFIG} says (config_hash "
+                    f"{sample.config_hash}, not {self.config['config_hash']}); keep different settings in "
+                    "different folders"
+                )
+            if sample.key not in seen:
+                seen.add(sample.key)
+                yield sample
+
+    def done(self) -> set[Key]:
+        """The keys of all finished samples."""
+        return {sample.key for sample in self.samples()}
+
+    def append(self, sample: Sample) -> None:
+        """Add one finished sample; raises RunError where it cannot be written."""
+        if self._samples is None:
+            raise RuntimeError("this run folder is open for reading; use RunFolder.open(path, config)")
+        self._samples.append(asdict(sample))
+
+    def add_problems(self, problems: Iterable[Problem]) -> None:
+        """Keep problems for whoever grades this run; those that are there already stay as they are."""
+        kept = {(problem.benchmark, problem.id): problem for problem in self.problems()}
+        known = len(kept)
+        for problem in problems:
+            kept.setdefault((problem.benchmark, problem.id), problem)
+        if len(kept) > known:
+            lines = (json.dumps(asdict(problem), ensure_ascii=False) + "\n" for problem in kept.values())
+            write_atomically(self.path / PROBLEMS, "".join(lines))
+
+    def problems(self) -> Iterator[Problem]:
+        """Every problem of the run's benchmarks, as they were when it was decoded."""
+        for number, record in read_lines(self.path / PROBLEMS):
+            record["gold"] = tuple(record["gold"]) if isinstance(record["gold"], list) else record["gold"]
+            yield parse(Problem, record, self.path / PROBLEMS, number)
+
+    def close(self) -> None:
+        if self._samples is not None:
+            self._samples.close()
+            self._samples = None
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def config_hash(config: dict[str, Any]) -> str:
+    """Hash of the settings that all samples of a run share; speed options do not enter."""
+    shared = {name: config.get(name) for name in SHARED}
+    shared["engine"] = without_speed(config.get("engine"))
+    text = json.dumps(shared, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS]
+
+
+def without_speed(engine: dict[str, Any] | None) -> dict[str, Any]:
+    return {name: value for name, value in (engine or {}).items() if name not in SPEED_OPTIONS}
+
+
+def merge(old: dict[str, Any], new: dict[str, Any], path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The configuration of a resumed run: what was asked before and what is asked now, together.
+
+    Raises UserError, naming the first option that changed, where the two do not belong in one folder.
+    """
+    for what, before, now, remedy in changes(old, new):
+        raise UserError(f"--run {path}: {what} changed, {before!r} → {now!r}; {remedy} with --run")
+    benchmarks = dict(old["benchmarks"])
+    for name, entry in new["benchmarks"].items():
+        before = benchmarks.get(name, entry)
+        limits = (before.get("limit"), entry.get("limit"))
+        benchmarks[name] = dict(before, limit=None if None in limits else max(limits))
+    return old | {
+        "weights": old["weights"] | new["weights"],
+        "rows": old["rows"] | new["rows"],
+        "benchmarks": benchmarks,
+        "sampling": dict(old["sampling"], n=max(old["sampling"]["n"], new["sampling"]["n"])),
+    }
+
+
+def changes(old: dict[str, Any], new: dict[str, Any]) -> Iterator[tuple[str, object, object, str]]:
+    """(what, before, now, remedy) for everything fixed that differs between two configurations."""
+    remedy = "give the old value or name another folder"
+    for name in SHARED:
+        before, now = old.get(name), new.get(name)
+        if name == "engine":
+            before, now = without_speed(before), without_speed(now)
+            for option in sorted(before.keys() | now.keys()):
+                if before.get(option) != now.get(option):
+                    yield f"--{option.replace('_', '-')}", before.get(option), now.get(option), remedy
+        elif before != now:
+            yield ("the text of --template" if name == "template_hash" else f"--{name}"), before, now, remedy
+    for name in old["weights"].keys() & new["weights"].keys():
+        before, now = old["weights"][name], new["weights"][name]
+        if before != now:
+            yield f"the weights of {name}", before, now, "name another folder"
+    for name in old["rows"].keys() & new["rows"].keys():
+        before, now = old["rows"][name], new["rows"][name]
+        remedy_row = f"give the row another name (--rows NAME={now.get('alpha')}) or name another folder"
+        for field in ("alpha", "temperature", "formula"):
+            if before.get(field) != now.get(field):
+                yield f"{field} of row {name!r}", before.get(field), now.get(field), remedy_row
+    for name in old["benchmarks"].keys() & new["benchmarks"].keys():
+        before, now = old["benchmarks"][name], new["benchmarks"][name]
+        if before.get("data_hash") != now.get("data_hash"):
+            what = f"the data of benchmark {name!r}" + (f" ({now['data']})" if now.get("data") else "")
+            yield (
+                what,
+                before.get("data_hash"),
+                now.get("data_hash"),
+                "restore the data or name another folder",
+            )
+        for field in ("temperature", "top_p", "max_tokens"):
+            if before.get(field) != now.get(field):
+                yield f"--{field.replace('_', '-')} ({name})", before.get(field), now.get(field), remedy
+
+
+def read_config(folder: Path) -> dict[str, Any] | None:
+    """config.json of a folder, or None where there is none."""
+    try:
+        return json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except ValueError as error:
+        raise UserError(f"{folder / CONFIG} is not JSON ({error}); name another folder with --run") from error
+
+
+def to_json(config: dict[str, Any]) -> str:
+    return json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+
+
+def parse(kind: type, record: dict[str, Any], path: Path, number: int) -> Any:
+    """A record as its dataclass; fields that a later version may have added are left aside."""
+    try:
+        return kind(**{field.name: record[field.name] for field in fields(kind)})
+    except KeyError as error:
+        raise UserError(f"{path}: line {number} has no field {error}; was it written by vllm-rast?") from error

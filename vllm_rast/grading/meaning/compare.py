@@ -1,0 +1,552 @@
+"""Two answers compared, a gold and a model's: True, False, or None where this module cannot decide.
+
+Structure is compared here and by the gold's rules: a pair is not a set, an interval not its closure. Formulas are the
+same if they have the same values at several points; those without unknowns are compared exactly or to 50 digits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from vllm_rast.grading.latex.parse import Node, num
+from vllm_rast.grading.latex.tokens import Unreadable
+from vllm_rast.grading.meaning import units
+from vllm_rast.grading.meaning.names import is_named, unnamed
+from vllm_rast.grading.meaning.regions import INEQUALITIES, looks_like_region, region, same_region, unknown_of
+from vllm_rast.grading.meaning.values import (
+    TooLarge,
+    Undefined,
+    is_real,
+    new_effort,
+    parts,
+    points,
+    real,
+    same_value,
+    symbols,
+    to_mp,
+    value,
+)
+from vllm_rast.grading.meaning.words import same_words
+
+FLOAT_DIGITS = 10  # a decimal with so many digits is a printed float: it stands for the value it is the rounding of
+MAX_ITEMS = 200
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What the gold's row says: whether bare lists have an order, and the absolute error its number allows."""
+
+    ordered: bool = False
+    tolerance: Fraction | None = None
+
+
+PLAIN = Rules()
+_FORMULAS = frozenset({"num", "sym", "neg", "add", "mul", "div", "pow", "fn", "fact", "deg", "pct", "inf"})
+Verdict = bool | None
+
+
+def same(gold: Node, answer: Node, rules: Rules = PLAIN) -> Verdict:
+    """Whether an answer means the same as the gold. None: not decided here."""
+    new_effort()
+    try:
+        return _same(gold, answer, rules)
+    except (Unreadable, TooLarge, RecursionError):
+        return None
+
+
+def _same(gold: Node, answer: Node, rules: Rules) -> Verdict:
+    gold, answer = tidy(gold), tidy(answer)
+    if gold == answer:
+        return True
+    for applies, compare in _STEPS:
+        if applies(gold) or applies(answer):
+            return compare(gold, answer, rules)
+    return _same_formula(gold, answer, rules)
+
+
+def _all(verdicts: Sequence[Verdict]) -> Verdict:
+    """True if all are, False if one is, else None."""
+    if any(v is False for v in verdicts):
+        return False
+    return None if any(v is None for v in verdicts) else True
+
+
+# Before comparing
+
+
+def tidy(node: Node) -> Node:
+    """A tree without a plus-minus, degrees or a matrix with a factor: the same answer in fewer kinds."""
+    if _contains(node, {"pm", "mp"}):
+        node = _without_pm(node)
+    if node.kind == "deg":
+        return tidy(node.args[0])
+    if node.kind == "neg" and node.args[0].kind == "deg":
+        return Node("neg", node.args[0].args)
+    if node.kind in {"mul", "div", "neg"} and _contains(node, {"matrix"}):
+        return _scaled_matrix(node)
+    if node.kind == "seq" and node.args[0] == "[" and all(x.kind == "seq" and x.args[0] == "[" for x in node.args[2:]):
+        return Node("matrix", tuple(row.args[2:] for row in node.args[2:]))
+    if node.kind == "set" and not node.args:
+        return Node("empty")
+    return node
+
+
+def _contains(node: Node, kinds: set[str]) -> bool:
+    return node.kind in kinds or any(_contains(part, kinds) for part in parts(node))
+
+
+def _without_pm(node: Node) -> Node:
+    """One answer for each sign; all signs of a formula go together, as mathematicians mean it."""
+    if node.kind in {"list", "set"}:
+        items: list[Node] = []
+        for arg in node.args:
+            tidied = _without_pm(arg) if _contains(arg, {"pm", "mp"}) else arg
+            items.extend(tidied.args if tidied.kind == "list" else (tidied,))
+        return Node(node.kind, tuple(items))
+    return Node("list", (_signed(node, True), _signed(node, False)))
+
+
+def _signed(node: Node, upper: bool) -> Node:
+    if node.kind in {"pm", "mp"}:
+        left, right = (_signed(part, upper) for part in node.args)
+        plus = (node.kind == "pm") == upper
+        return Node("add", (left, right if plus else Node("neg", (right,))))
+    return Node(node.kind, tuple(_signed_argument(arg, upper) for arg in node.args))
+
+
+def _signed_argument(arg: Any, upper: bool) -> Any:
+    if isinstance(arg, Node):
+        return _signed(arg, upper)
+    if isinstance(arg, tuple):
+        return tuple(_signed_argument(part, upper) for part in arg)
+    return arg
+
+
+def _scaled_matrix(node: Node) -> Node:
+    """A matrix with a scalar factor, multiplied out; other products with matrices stay."""
+    if node.kind == "neg" and node.args[0].kind == "matrix":
+        return _map_matrix(node.args[0], lambda cell: Node("neg", (cell,)))
+    if node.kind == "mul" and (node.args[0].kind == "matrix") != (node.args[1].kind == "matrix"):
+        matrix, factor = sorted(node.args, key=lambda part: part.kind != "matrix")
+        return _map_matrix(matrix, lambda cell: Node("mul", (factor, cell)))
+    if node.kind == "div" and node.args[0].kind == "matrix":
+        return _map_matrix(node.args[0], lambda cell: Node("div", (cell, node.args[1])))
+    return node
+
+
+def _map_matrix(matrix: Node, change: Callable[[Node], Node]) -> Node:
+    return Node("matrix", tuple(tuple(change(cell) for cell in row) for row in matrix.args))
+
+
+# Units, percent, words
+
+
+def _with_units(gold: Node, answer: Node, rules: Rules) -> Verdict:
+    unit_gold = gold.args[1] if gold.kind == "unit" else None
+    unit_answer = answer.args[1] if answer.kind == "unit" else None
+    bare_gold = gold.args[0] if gold.kind == "unit" else gold
+    bare_answer = answer.args[0] if answer.kind == "unit" else answer
+    if bare_gold.kind == "word" or bare_answer.kind == "word":
+        return False
+    if unit_gold is not None and unit_answer is not None:
+        factor = units.factor(unit_gold, unit_answer)
+        if factor is None:
+            return False
+        if factor != 1:
+            bare_answer = Node("mul", (num(factor), bare_answer))
+    return _same(bare_gold, bare_answer, rules)
+
+
+def _with_percent(gold: Node, answer: Node, rules: Rules) -> Verdict:
+    """10% is 10 where the gold has the sign, else 0.1; and 10 where the question may have asked for percent."""
+    if gold.kind == answer.kind:
+        return _same(gold.args[0], answer.args[0], rules)
+    if gold.kind == "pct":
+        plain = _same(gold.args[0], answer, rules)
+        return plain or _same(Node("div", (gold.args[0], num(100))), answer, rules)
+    fraction = _same(gold, Node("div", (answer.args[0], num(100))), rules)
+    if fraction or symbols(gold):
+        return fraction
+    large = is_real(value(gold)) and abs(real(value(gold))) > 1
+    return _same(gold, answer.args[0], rules) if large else fraction
+
+
+def _with_words(gold: Node, answer: Node, rules: Rules) -> Verdict:
+    return same_words(gold, answer)
+
+
+# Lists, tuples, sets
+
+
+def _items(node: Node) -> tuple[Node, ...]:
+    """The members of a list, without the names they are given: x = 1, 2 and x = 1, x = 2 are 1, 2."""
+    if node.kind not in {"list", "set"}:
+        return (node,)
+    node = Node(node.kind, tuple(item for item in node.args if not _is_integer_condition(item)) or node.args)
+    named = [item for item in node.args if is_named(item)]
+    names = {item.args[1][0] for item in named}
+    if len(names) == 1 and (len(named) == len(node.args) or named == [node.args[0]]):
+        return tuple(unnamed(item) for item in node.args)
+    return node.args
+
+
+def _is_integer_condition(node: Node) -> bool:
+    """Whether an item is only k in Z, as after x = pi/4 + k pi."""
+    return node.kind == "rel" and node.args[0] == ("in",) and node.args[1][1].args[:1] in {("mathbbZ",), ("mathbbN",)}
+
+
+def _are_indexed(items: Sequence[Node]) -> bool:
+    """Whether the names of items are x_1, x_2, ...: the order of such is arbitrary."""
+    names = [item.args[1][0].args[0] for item in items if is_named(item) and item.args[1][0].kind == "sym"]
+    return len(names) == len(items) and len({name.partition("_")[0] for name in names}) == 1
+
+
+def _lists(gold: Node, answer: Node, rules: Rules) -> Verdict:
+    if looks_like_region(gold) or looks_like_region(answer):
+        return _regions(gold, answer, rules)
+    if "seq" in {gold.kind, answer.kind}:
+        return _list_and_tuple(gold, answer, rules)
+    golds, answers = _items(gold), _items(answer)
+    if max(len(golds), len(answers)) > MAX_ITEMS:
+        raise TooLarge
+    if len(golds) != len(answers):
+        if "set" not in {gold.kind, answer.kind}:
+            return False
+        golds, answers = tuple(_distinct(golds)), tuple(_distinct(answers))
+    for items in (golds, answers):
+        if _are_indexed(items):
+            golds, answers = tuple(map(unnamed, golds)), tuple(map(unnamed, answers))
+    if any(map(is_named, golds)) and not any(map(is_named, answers)):
+        return _in_order([unnamed(item) for item in golds], answers, rules)
+    if any(map(is_named, answers)) and not any(map(is_named, golds)):
+        return _in_order(golds, [unnamed(item) for item in answers], rules)
+    if rules.ordered and gold.kind == answer.kind == "list":
+        return _in_order(golds, answers, rules)
+    return _in_any_order(golds, answers, rules)
+
+
+def _list_and_tuple(gold: Node, answer: Node, rules: Rules) -> Verdict:
+    """A tuple whose parentheses one side left out: the order counts. A set is no tuple."""
+    if "set" in {gold.kind, answer.kind} or answer.kind not in {"seq", "list"} or gold.kind not in {"seq", "list"}:
+        one = next((x for x in (gold, answer) if x.kind in {"set", "list"}), None)
+        if one is not None and len(one.args) == 1:
+            other = answer if one is gold else gold
+            return _same(one.args[0], other, rules) if one is gold else _same(other, one.args[0], rules)
+        return False
+    golds, answers = ([unnamed(x) for x in (n.args[2:] if n.kind == "seq" else n.args)] for n in (gold, answer))
+    return _in_order(golds, answers, rules)
+
+
+def _in_order(golds: Sequence[Node], answers: Sequence[Node], rules: Rules) -> Verdict:
+    if len(golds) != len(answers):
+        return False
+    return _all([_same(g, a, rules) for g, a in zip(golds, answers, strict=True)])
+
+
+def _in_any_order(golds: Sequence[Node], answers: Sequence[Node], rules: Rules) -> Verdict:
+    """Whether the answers can be paired off with the golds. Sameness is transitive, so the first match will do."""
+    if len(golds) != len(answers):
+        return False
+    left = list(answers)
+    undecided = False
+    for gold in golds:
+        verdicts = [_same(gold, answer, rules) for answer in left]
+        if True in verdicts:
+            left.pop(verdicts.index(True))
+        elif None in verdicts:
+            undecided = True
+        else:
+            return False
+    return None if undecided else True
+
+
+def _distinct(items: Sequence[Node]) -> list[Node]:
+    kept: list[Node] = []
+    for item in items:
+        if not any(_same(item, other, PLAIN) for other in kept):
+            kept.append(item)
+    return kept
+
+
+def _tuples(gold: Node, answer: Node, rules: Rules) -> Verdict:
+    if gold.kind != "seq" or answer.kind != "seq":
+        if "matrix" in {gold.kind, answer.kind}:
+            return _matrices(gold, answer, rules)
+        if looks_like_region(gold) or looks_like_region(answer):
+            return _regions(gold, answer, rules)
+        return _relations(gold, answer, rules) if "rel" in {gold.kind, answer.kind} else False
+    is_interval = len(gold.args) == 4 and len(answer.args) == 4
+    if is_interval and gold.args[:2] != answer.args[:2]:
+        return False
+    return _in_order([unnamed(x) for x in gold.args[2:]], [unnamed(x) for x in answer.args[2:]], rules)
+
+
+def _matrices(gold: Node, answer: Node, rules: Rules) -> Verdict:
+    """Cell by cell; a vector may be written as a tuple."""
+    if gold.kind == "matrix" and answer.kind == "matrix":
+        if [len(row) for row in gold.args] != [len(row) for row in answer.args]:
+            return False
+        golds, answers = ([cell for row in matrix.args for cell in row] for matrix in (gold, answer))
+        return _in_order(golds, answers, rules)
+    if "rel" in {gold.kind, answer.kind}:
+        return _relations(gold, answer, rules)
+    matrix, other = (gold, answer) if gold.kind == "matrix" else (answer, gold)
+    if other.kind != "seq" or min(len(matrix.args), max(map(len, matrix.args), default=0)) != 1:
+        return None if _contains(other, {"matrix"}) else False
+    vector = [cell for row in matrix.args for cell in row]
+    return _in_order(vector, other.args[2:], rules) if matrix is gold else _in_order(other.args[2:], vector, rules)
+
+
+def _regions(gold: Node, answer: Node, rules: Rules) -> Verdict:
+    names = unknown_of(gold), unknown_of(answer)
+    if None not in names and names[0] != names[1]:
+        return False
+    try:
+        return same_region(region(_bare_region(gold)), region(_bare_region(answer)))
+    except (Unreadable, Undefined):
+        if gold.kind == answer.kind == "rel":
+            return _inequalities(gold, answer)
+        if gold.kind == answer.kind and gold.kind in {"union", "inter", "list"}:
+            return _in_any_order(gold.args, answer.args, rules)
+        if gold.kind == answer.kind == "seq":
+            return _tuples(gold, answer, rules)
+        if any(node.kind == "rel" and set(node.args[0]) & INEQUALITIES for node in (gold, answer)):
+            return False if gold.kind in _FORMULAS or answer.kind in _FORMULAS else None  # not solved, |x| < 2
+        if "rel" in {gold.kind, answer.kind}:
+            return _relations(gold, answer, rules)
+        plain = any(n.kind in _FORMULAS or (n.kind == "list" and not looks_like_region(n)) for n in (gold, answer))
+        return False if plain else None
+
+
+def _bare_region(node: Node) -> Node:
+    """A region without the name in D = (0, 1)."""
+    return unnamed(node) if is_named(node) else node
+
+
+# Relations
+
+
+def _relations(gold: Node, answer: Node, rules: Rules) -> Verdict:
+    if gold.kind == "rel" and answer.kind == "rel":
+        return _two_relations(gold, answer, rules)
+    if gold.kind == "rel":
+        operators, members = gold.args
+        if operators == ("in",):
+            return _same(members[1], answer, rules)
+        return _same(unnamed(gold), answer, rules) if is_named(gold) else False
+    operators, members = answer.args
+    if "then" in operators:
+        last = max(i for i, operator in enumerate(operators) if operator == "then") + 1
+        rest = Node("rel", (operators[last:], members[last:])) if operators[last:] else members[last]
+        return _same(gold, rest, rules)
+    if operators == ("in",):
+        return _same(gold, members[1], rules)
+    if set(operators) & INEQUALITIES or not set(operators) <= {"=", "~"}:
+        return False
+    if is_named(answer):
+        return _same(gold, unnamed(answer), rules)
+    if members[-1].kind == "sym" and "~" not in operators:
+        return _same(gold, members[0], rules)
+    equation = _contains(members[0], {"num"}) or members[-1] == num(0)
+    chain = len(members) > 2 or not any(map(symbols, members)) or not equation
+    if symbols(gold) or chain:  # 2 + 3 = 5, a + b = 4; x + x = 2x for 2x
+        exact = members[operators.index("~")] if "~" in operators else members[-1]
+        return _same(gold, members[-1] if symbols(exact) and not symbols(gold) else exact, rules)
+    return False
+
+
+def _two_relations(gold: Node, answer: Node, rules: Rules) -> Verdict:
+    if "then" in answer.args[0]:
+        return None
+    if set(gold.args[0]) & INEQUALITIES or set(answer.args[0]) & INEQUALITIES:
+        return _regions(gold, answer, rules)
+    if gold.args[0] == answer.args[0] == ("in",):
+        return _regions(gold, answer, rules)
+    (gold_left, gold_right), (left, right) = _ends(gold), _ends(answer)
+    verdict = _all([_same(gold_left, left, rules), _same(gold_right, right, rules)])
+    if verdict is not False:
+        return verdict
+    if is_named(gold) and is_named(answer):
+        if "word" in {gold_left.kind, left.kind}:
+            return _same(gold_right, right, rules)
+        renamed = _rename_argument(gold_left, answer)
+        if renamed is not None:
+            return _same(gold_right, _ends(renamed)[1], rules)
+    kinds = {part.kind for part in (gold_left, gold_right, left, right)}
+    if kinds & {"seq", "set", "list", "matrix", "word", "unit"}:
+        return False
+    return _proportional(_difference(gold_left, gold_right), _difference(left, right), signed=False)
+
+
+def _ends(relation: Node) -> tuple[Node, Node]:
+    return relation.args[1][0], unnamed(relation) if is_named(relation) else relation.args[1][-1]
+
+
+def _rename_argument(gold_name: Node, answer: Node) -> Node | None:
+    """f(n) = n for f(x) = x: the answer with the gold's argument, or None where the names are not of that form."""
+    name = answer.args[1][0]
+    if name.kind != "mul" or gold_name.kind != "mul":
+        return None
+    if name.args[0] != gold_name.args[0] or name.args[0].kind != "sym":
+        return None
+    old, new = name.args[1], gold_name.args[1]
+    if old.kind != "sym" or new.kind != "sym":
+        return None
+    return _substitute(answer, old, new)
+
+
+def _substitute(node: Node, old: Node, new: Node) -> Node:
+    if node == old:
+        return new
+    return Node(node.kind, tuple(_substituted_argument(arg, old, new) for arg in node.args))
+
+
+def _substituted_argument(arg: Any, old: Node, new: Node) -> Any:
+    if isinstance(arg, Node):
+        return _substitute(arg, old, new)
+    return tuple(_substituted_argument(part, old, new) for part in arg) if isinstance(arg, tuple) else arg
+
+
+def _difference(left: Node, right: Node) -> Node:
+    return Node("add", (left, Node("neg", (right,))))
+
+
+def _inequalities(gold: Node, answer: Node) -> Verdict:
+    """Inequalities in several unknowns: the same up to a positive factor, or turned round."""
+    if len(gold.args[0]) != 1 or len(answer.args[0]) != 1:
+        return None
+    sides = []
+    for (operator,), (left, right) in (gold.args, answer.args):
+        if operator in {">", ">="}:
+            left, right = right, left
+        sides.append((operator.replace(">", "<"), _difference(left, right)))
+    (gold_operator, gold_side), (operator, side) = sides
+    return gold_operator == operator and _proportional(gold_side, side, signed=True)
+
+
+def _proportional(a: Node, b: Node, signed: bool) -> Verdict:
+    """Whether a is a constant multiple of b (a positive one if `signed`) as functions of their unknowns."""
+    if symbols(a) != symbols(b) or not symbols(a):
+        return False
+    ratio = None
+    seen = 0
+    for at in points(a, b):
+        try:
+            x, y = value(a, at), value(b, at)
+        except Undefined:
+            continue
+        if same_value(to_mp(y), Fraction(0)) or same_value(to_mp(x), Fraction(0)):
+            return None
+        this = x / y if isinstance(x, Fraction) and isinstance(y, Fraction) else to_mp(x) / to_mp(y)
+        if ratio is not None and not same_value(ratio, this):
+            return False
+        ratio, seen = this, seen + 1
+    if seen < 2:
+        return None
+    return not signed or (is_real(ratio) and bool(real(ratio) > 0))
+
+
+# Times, ratios, formulas
+
+
+def _colons(gold: Node, answer: Node, rules: Rules) -> Verdict:
+    if "rel" in {gold.kind, answer.kind}:
+        return _relations(gold, answer, rules)
+    if not {gold.kind, answer.kind} <= {"time", "colon"} or len(gold.args) != len(answer.args):
+        return False
+    if "time" in {gold.kind, answer.kind}:
+        return _in_order(gold.args, answer.args, rules)
+    crossed = [
+        _same(Node("mul", (gold.args[0], y)), Node("mul", (answer.args[0], x)), rules)
+        for x, y in zip(gold.args[1:], answer.args[1:], strict=True)
+    ]
+    return _all(crossed)
+
+
+def _bases(gold: Node, answer: Node, rules: Rules) -> Verdict:
+    """A number in a base is the same only as a number in a base."""
+    if "rel" in {gold.kind, answer.kind}:
+        return _relations(gold, answer, rules)
+    if gold.kind != answer.kind or max(gold.args[1], answer.args[1]) > 36:
+        return False
+    return value(gold) == value(answer)
+
+
+def _same_formula(gold: Node, answer: Node, rules: Rules) -> Verdict:
+    if "empty" in {gold.kind, answer.kind} or "inf" in {gold.kind, answer.kind}:
+        return gold == answer
+    if not symbols(gold) and not symbols(answer):
+        return _same_number(gold, answer, rules)
+    agreed = undefined = 0
+    tried = points(gold, answer)
+    for at in tried:
+        try:
+            a = value(gold, at)
+        except Undefined:
+            continue
+        try:
+            b = value(answer, at)
+        except Undefined:
+            undefined += 1
+            continue
+        if same_value(a, b):
+            agreed += 1
+        elif at is not tried[-1] or (is_real(a) and is_real(b)):  # at negative values, roots and logarithms may part
+            return False
+    return True if agreed >= 2 else False if undefined >= 2 else None
+
+
+def _same_number(gold: Node, answer: Node, rules: Rules) -> Verdict:
+    values = []
+    for node in (gold, answer):
+        try:
+            values.append(value(node))
+        except Undefined:
+            values.append(None)
+    if None in values:
+        return None if values[0] is None else False
+    a, b = values
+    if same_value(a, b):
+        return True
+    if rules.tolerance is not None and is_real(a) and is_real(b):
+        if isinstance(a, Fraction) and isinstance(b, Fraction):
+            return abs(a - b) <= rules.tolerance
+        return bool(abs(real(a) - real(b)) <= to_mp(rules.tolerance))
+    return _is_float_of(a, b) or _is_float_of(b, a)
+
+
+def _is_float_of(decimal: Any, exact: Any) -> bool:
+    """Whether one is a decimal of FLOAT_DIGITS digits or more and the other what it was rounded or cut from."""
+    if not isinstance(decimal, Fraction) or decimal.denominator == 1 or not is_real(exact):
+        return False
+    places = _decimal_places(decimal)
+    if places is None or (isinstance(exact, Fraction) and _decimal_places(exact) is not None):
+        return False
+    digits = len(str(abs(decimal.numerator * 10**places // decimal.denominator)))
+    return digits >= FLOAT_DIGITS and bool(abs(real(decimal) - real(exact)) <= to_mp(Fraction(1, 10**places)))
+
+
+def _decimal_places(number: Fraction) -> int | None:
+    """The digits after the point of a number that is a finite decimal, or None."""
+    twos = (number.denominator & -number.denominator).bit_length() - 1
+    rest, fives = number.denominator >> twos, 0
+    while rest % 5 == 0:
+        rest, fives = rest // 5, fives + 1
+    return max(twos, fives) if rest == 1 else None
+
+
+_STEPS: list[tuple[Callable[[Node], bool], Callable[[Node, Node, Rules], Verdict]]] = [
+    (lambda n: n.kind == "unit", _with_units),
+    (lambda n: n.kind == "word", _with_words),
+    (lambda n: n.kind in {"list", "set"}, _lists),
+    (lambda n: n.kind == "seq", _tuples),
+    (lambda n: n.kind == "matrix", _matrices),
+    (looks_like_region, _regions),
+    (lambda n: n.kind == "rel", _relations),
+    (lambda n: n.kind == "pct", _with_percent),
+    (lambda n: n.kind in {"time", "colon"}, _colons),
+    (lambda n: n.kind == "base", _bases),
+]

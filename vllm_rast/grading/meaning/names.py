@@ -1,0 +1,41 @@
+"""Answers with a name: x = 5, f(x) = 2x, (x, y) = (1, 2), Area = 12."""
+
+from __future__ import annotations
+
+from vllm_rast.grading.latex.parse import Node
+
+
+def is_named(node: Node) -> bool:
+    """Whether a tree is `name = value`."""
+    if node.kind != "rel" or not set(node.args[0]) <= {"=", "~"}:
+        return False
+    return _is_name(node.args[1][0])
+
+
+def _is_name(node: Node) -> bool:
+    """A symbol, f(x), (x, y) or words: what an answer may be called."""
+    if node.kind in {"sym", "word"}:
+        return True
+    if node.kind == "seq":
+        return all(_is_name(part) for part in node.args[2:])
+    if node.kind == "mul" and _is_figure(node):
+        return True
+    if node.kind == "mul":
+        return node.args[0].kind == "sym" and node.args[1].kind in {"sym", "num", "seq"}
+    return False
+
+
+def _is_figure(node: Node) -> bool:
+    """Points of a figure: AB, \\angle ABC."""
+    if node.kind == "mul":
+        return all(map(_is_figure, node.args))
+    return node.kind == "sym" and (node.args[0] in {"angle", "triangle", "m"} or node.args[0][:1].isupper())
+
+
+def unnamed(node: Node) -> Node:
+    """The value of `name = value`; of a chain its last exact member."""
+    if not is_named(node):
+        return node
+    operators, members = node.args
+    exact = operators.index("~") if "~" in operators[1:] else len(members) - 1
+    return members[exact] if exact else members[-1]

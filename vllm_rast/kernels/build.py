@@ -1,0 +1,218 @@
+"""Builds the kernel from its sources with the system's own compiler, once for each torch, in the user's cache."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import torch
+
+PACKAGE = Path(__file__).parents[1]
+LOCK_TIMEOUT = 180.0  # seconds; a build takes 3 on an idle machine
+COMMAND_TIMEOUT = 150.0  # seconds
+STALE_AFTER = 30 * 86400.0  # seconds; a library that nobody used for so long makes room when another one is built
+DIGEST_BYTES = hashlib.sha256().digest_size
+
+COMPILE = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-DTORCH_TARGET_VERSION=0x020a000000000000"]
+# The CPU's kernels, each compiled once for each instruction set.
+# combine_logits: no fused multiply-add, so that every implementation gives the same bits as torch, at no cost where
+# memory is the limit. Nobody reads the processor's floating-point flags; guarding them kept GCC 12 from vectorising
+# float16. linear: fused, which doubles its speed.
+CPU_KERNELS = {
+    "combine_logits_cpu.cpp": ["-ffp-contract=off", "-fno-trapping-math"],
+    "linear_cpu.cpp": ["-ffp-contract=fast"],
+}
+BINDINGS = {"cpu": ("binding_cpu.cpp", "binding_linear_cpu.cpp"), "cuda": ("binding_cuda.cpp",)}
+INSTRUCTION_SETS = {
+    "baseline": [],
+    "avx2": ["-mavx2", "-mfma", "-mf16c"],
+    "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"],
+}
+# Machine code for A100 and H100, and an intermediate form that the driver translates for later GPUs.
+GPUS = ["-gencode", "arch=compute_80,code=[sm_80,compute_80]", "-gencode", "arch=compute_90,code=sm_90"]
+
+
+class BuildError(Exception):
+    """Why there is no library, in one line."""
+
+
+def source_folder() -> Path:
+    """The kernel's sources: inside an installed package, or beside it in a checkout."""
+    for folder in (PACKAGE / "csrc", PACKAGE.parent / "csrc"):
+        if (folder / "combine_logits.h").is_file():
+            return folder
+    raise BuildError("the kernel's sources are missing from this installation")
+
+
+def cache_folder() -> Path:
+    """VLLM_RAST_CACHE, or `vllm-rast` in the user's cache folder."""
+    named = os.environ.get("VLLM_RAST_CACHE")
+    if named:
+        return Path(named).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "vllm-rast"
+
+
+def cxx() -> list[str]:
+    """The C++ compiler, as the start of a command: $CXX, else c++, g++ or clang++."""
+    named = shlex.split(os.environ.get("CXX", ""))
+    for command in [named] if named else [["c++"], ["g++"], ["clang++"]]:
+        if shutil.which(command[0]):
+            return command
+    raise BuildError("no C++ compiler found; install g++ or set CXX")
+
+
+def nvcc() -> str:
+    """CUDA's compiler, of the same major version as torch's CUDA."""
+    if torch.version.cuda is None:
+        raise BuildError("torch is built without CUDA")
+    home = os.environ.get("CUDA_HOME") or "/usr/local/cuda"
+    found = shutil.which("nvcc") or shutil.which("nvcc", path=os.path.join(home, "bin"))
+    if found is None:
+        raise BuildError("no nvcc found; install the CUDA toolkit or set CUDA_HOME")
+    wanted = torch.version.cuda.split(".")[0]
+    said = subprocess.run([found, "--version"], capture_output=True, text=True, timeout=COMMAND_TIMEOUT).stdout
+    if f"release {wanted}." not in said:
+        raise BuildError(f"{found} is not of CUDA {wanted}, which torch is built for; set CUDA_HOME")
+    return found
+
+
+def instruction_sets() -> dict[str, list[str]]:
+    """What the CPU kernel is compiled for on this kind of machine; the first is always there."""
+    if platform.machine() in ("x86_64", "AMD64"):
+        return INSTRUCTION_SETS
+    return {"baseline": []}
+
+
+def commands(kind: str, folder: Path, target: Path) -> tuple[list[list[str]], list[str]]:
+    """The compilations of a library, which may run side by side, and the link that follows them."""
+    source, torch_folder = source_folder(), Path(torch.__file__).parent
+    binding = [*cxx(), *COMPILE, f"-I{source}", "-isystem", str(torch_folder / "include")]
+    compilations = [[*binding, "-c", str(source / name), "-o", str(folder / f"{name}.o")] for name in BINDINGS[kind]]
+    libraries = [f"-L{torch_folder / 'lib'}", "-ltorch_cpu", "-lc10"]
+    if kind == "cuda":
+        kernel = [nvcc(), "-std=c++17", "-O3", "-Xcompiler", "-fPIC,-fvisibility=hidden", *GPUS]
+        compilations.append([*kernel, "-c", str(source / "combine_logits_cuda.cu"), "-o", str(folder / "kernel.o")])
+        link = [nvcc(), "-shared", *(command[-1] for command in compilations), *libraries, "-ltorch_cuda"]
+        return compilations, [*link, "-o", str(target)]
+    for name, options in CPU_KERNELS.items():
+        for isa, flags in instruction_sets().items():
+            kernel = [*cxx(), *COMPILE, *options, *flags, f"-DISA={isa}", "-c", str(source / name)]
+            compilations.append([*kernel, "-o", str(folder / f"{name}.{isa}.o")])
+    objects = [command[-1] for command in compilations]
+    return compilations, [*cxx(), "-shared", *objects, *libraries, "-o", str(target)]
+
+
+def library_name(kind: str) -> str:
+    return f"libvllm_rast_{kind}.so"
+
+
+def cache_path(kind: str) -> Path:
+    """Where the library lies: its folder's name changes with the sources, torch, the machine and the commands."""
+    digest = hashlib.sha256(f"{torch.__version__} {platform.machine()}".encode())
+    digest.update(repr(commands(kind, Path("objects"), Path("library"))).encode())
+    for path in sorted(source_folder().iterdir()):
+        digest.update(path.name.encode() + path.read_bytes())
+    return cache_folder() / digest.hexdigest()[:16] / library_name(kind)
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a built library is all there.
+
+    Loading half a library can end the process, so each carries the hash of its own bytes at its end, where the
+    system's loader does not look.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return False
+    return hashlib.sha256(content[:-DIGEST_BYTES]).digest() == content[-DIGEST_BYTES:]
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """One process at a time. The lock belongs to an open file, so the one a killed process left behind is free."""
+    import fcntl
+
+    deadline = time.monotonic() + LOCK_TIMEOUT
+    with open(folder / "lock", "w") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise BuildError(
+                        f"another process has been building in {folder} for {LOCK_TIMEOUT:.0f} s"
+                    ) from None
+                time.sleep(0.05)
+        yield
+
+
+def run(command: list[str]) -> None:
+    """Run a compiler; its first error line becomes the reason."""
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=COMMAND_TIMEOUT)
+    if done.returncode:
+        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+        first = next((line for line in lines if "error" in line), lines[0] if lines else f"exit {done.returncode}")
+        raise BuildError(f"{command[0]} failed: {first}")
+
+
+def compile_library(kind: str, target: Path) -> None:
+    """Compile and link into `target`, which appears whole or not at all. Raises BuildError."""
+    with tempfile.TemporaryDirectory(prefix="building-", dir=target.parent) as name:
+        folder = Path(name)
+        compilations, link = commands(kind, folder, folder / "library.so")
+        with ThreadPoolExecutor(len(compilations)) as pool:
+            list(pool.map(run, compilations))
+        run(link)
+        content = (folder / "library.so").read_bytes()
+        (folder / "finished.so").write_bytes(content + hashlib.sha256(content).digest())
+        os.replace(folder / "finished.so", target)
+
+
+def mark_used(folder: Path) -> None:
+    """Set the folder's time, which says when its library was last used. A cache that others own stays as it is."""
+    with suppress(OSError):
+        os.utime(folder)
+
+
+def remove_stale(cache: Path) -> None:
+    """Remove the libraries of sources and torches long gone. Whoever still runs one keeps it until it ends."""
+    for folder in cache.iterdir():
+        with suppress(OSError):
+            named_by_us = re.fullmatch("[0-9a-f]{16}", folder.name) and not folder.is_symlink()
+            if named_by_us and folder.stat().st_mtime < time.time() - STALE_AFTER:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def built_library(kind: str) -> Path:
+    """The library for "cpu" or "cuda" from the cache, built first where needed. Raises BuildError, nothing else."""
+    try:
+        path = cache_path(kind)
+        if is_whole(path):
+            mark_used(path.parent)
+            return path
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with locked(path.parent):
+            if not is_whole(path):
+                for left_behind in path.parent.glob("building-*"):
+                    shutil.rmtree(left_behind, ignore_errors=True)
+                compile_library(kind, path)
+        mark_used(path.parent)
+        remove_stale(path.parent.parent)
+        return path
+    except BuildError:
+        raise
+    except Exception as error:  # a full disk, a read-only home, a compiler that hangs: none may stop decoding
+        raise BuildError(str(error).splitlines()[0] if str(error) else type(error).__name__) from error

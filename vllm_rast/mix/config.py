@@ -1,0 +1,156 @@
+"""What is mixed: the base, and pairs of a positive and a negative model, each with its alpha."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from vllm_rast.errors import UserError
+from vllm_rast.mix.alpha import check_alpha
+from vllm_rast.mix.model_names import ModelSource, parse_model
+
+
+@dataclass(frozen=True)
+class ModelPair:
+    """alpha * (positive - negative), one summand of the mix. Either side may be left out.
+
+    positive, negative: a folder, a hub id, `OWNER/NAME@REVISION`, or a shipped model (`tiny:positive`).
+    alpha: the engine's default for this pair; a request may choose another.
+    Raises UserError if both sides are missing, a folder does not exist, or alpha is not a finite number.
+    """
+
+    positive: str | None = None
+    negative: str | None = None
+    alpha: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.positive is None and self.negative is None:
+            raise UserError("pairs: a pair needs a positive or a negative model; give at least one side")
+        for side in ("positive", "negative"):
+            if getattr(self, side) is not None:
+                parse_model(getattr(self, side), side)
+        object.__setattr__(self, "alpha", check_alpha(self.alpha, "alpha"))
+
+    @classmethod
+    def parse(cls, text: str) -> ModelPair:
+        """Read `POSITIVE,NEGATIVE[,ALPHA]`, the command line's form; an empty side is left out."""
+        parts = [part.strip() for part in text.split(",")]
+        if len(parts) not in (2, 3):
+            raise UserError(f"--pair: expected POSITIVE,NEGATIVE[,ALPHA], got {text!r}")
+        try:
+            alpha = float(parts[2]) if len(parts) == 3 else 1.0
+        except ValueError:
+            raise UserError(f"--pair: alpha {parts[2]!r} is not a number") from None
+        return cls(parts[0] or None, parts[1] or None, alpha)
+
+
+@dataclass(frozen=True)
+class RastConfig:
+    """The whole mix: base + sum of alpha * (positive - negative) over the pairs.
+
+    base: the large model, named as in ModelPair.
+    pairs: any number of pairs; none decodes the base alone.
+    load_format: how vLLM reads the weights of every model (vLLM's own `load_format`).
+    check_tokenizers: refuse small models whose vocabulary differs from the base's. Turn it off only for
+        models that ship no tokenizer and are known to share the base's token ids.
+    trace: measure KL(mix || base) of every row that is sampled from, for the server's metrics.
+    Raises UserError where check_tokenizers or trace is neither true nor false.
+    """
+
+    base: str
+    pairs: tuple[ModelPair, ...] = ()
+    load_format: str = "auto"
+    check_tokenizers: bool = True
+    trace: bool = False
+    # The models, each once: sources[0] is the base. columns: for each pair the places of its models among them.
+    sources: tuple[ModelSource, ...] = field(init=False, repr=False, compare=False)
+    columns: tuple[tuple[int | None, int | None], ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for option in ("check_tokenizers", "trace"):
+            if not isinstance(getattr(self, option), bool):
+                raise UserError(f"{option}: expected true or false, got {getattr(self, option)!r}")
+        pairs = tuple(p if isinstance(p, ModelPair) else pair_from(p) for p in self.pairs)
+        object.__setattr__(self, "pairs", pairs)
+        sources = [parse_model(self.base, "model")]
+
+        def place(name: str | None, option: str) -> int | None:
+            if name is None:
+                return None
+            source = parse_model(name, option)
+            if source not in sources:
+                sources.append(source)
+            return sources.index(source)
+
+        columns = tuple((place(pair.positive, "positive"), place(pair.negative, "negative")) for pair in pairs)
+        object.__setattr__(self, "sources", tuple(sources))
+        object.__setattr__(self, "columns", columns)
+
+    @classmethod
+    def build(
+        cls,
+        base: str,
+        positive: str | None = None,
+        negative: str | None = None,
+        alpha: float | Sequence[float] | None = None,
+        pairs: Sequence[ModelPair] = (),
+        **options: Any,
+    ) -> RastConfig:
+        """Join the short form (positive, negative) and the long one (pairs) into one list of pairs.
+
+        alpha: one number for every pair, or one for each; None keeps the pairs' own.
+        """
+        every = list(pairs)
+        if positive is not None or negative is not None:
+            every.insert(0, ModelPair(positive, negative))
+        if alpha is not None:
+            values = list(alpha) if isinstance(alpha, Sequence) and not isinstance(alpha, str) else [alpha] * len(every)
+            if len(values) != len(every):
+                raise UserError(
+                    f"alpha: {len(values)} values for {len(every)} pairs; give one number, or one for each pair"
+                )
+            every = [dataclasses.replace(pair, alpha=value) for pair, value in zip(every, values, strict=True)]
+        return cls(base, tuple(every), **options)
+
+    @property
+    def alphas(self) -> tuple[float, ...]:
+        """The engine's default alpha of each pair, [num_pairs]."""
+        return tuple(pair.alpha for pair in self.pairs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A plain dictionary, as it travels in vLLM's `additional_config={"rast": ...}` (without the base)."""
+        return {
+            "pairs": [dataclasses.asdict(pair) for pair in self.pairs],
+            "load_format": self.load_format,
+            "check_tokenizers": self.check_tokenizers,
+            "trace": self.trace,
+        }
+
+    @classmethod
+    def from_dict(cls, base: str, values: Any) -> RastConfig:
+        """Read what `to_dict` wrote, or what a user typed as `--additional-config '{"rast": {...}}'`.
+
+        Accepts the short form {"positive", "negative", "alpha"} too. Raises UserError for unknown keys.
+        """
+        if not isinstance(values, dict):
+            raise UserError(f'additional_config["rast"]: expected a dictionary, got {values!r}')
+        known = {"positive", "negative", "alpha", "pairs", "load_format", "check_tokenizers", "trace"}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise UserError(f'additional_config["rast"]: unknown key {unknown[0]!r}; known: {", ".join(sorted(known))}')
+        options = dict(values)
+        pairs = options.pop("pairs", ())
+        if not isinstance(pairs, (list, tuple)):
+            raise UserError(f'additional_config["rast"]["pairs"]: expected a list, got {pairs!r}')
+        return cls.build(base, pairs=[pair_from(pair) for pair in pairs], **options)
+
+
+def pair_from(values: Any) -> ModelPair:
+    """A ModelPair from one, or from a dictionary of its fields."""
+    if isinstance(values, ModelPair):
+        return values
+    if not isinstance(values, dict) or not set(values) <= {"positive", "negative", "alpha"}:
+        raise UserError(f"pairs: expected positive, negative and alpha, got {values!r}")
+    return ModelPair(**values)
