@@ -24,7 +24,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
-from bench_machine import let_engines_start_again
+
+from vllm_rast.engine.llvmlite_guard import let_engines_start_again
 
 let_engines_start_again()
 

@@ -1,0 +1,42 @@
+"""Prompts, greedy requests and what they must answer: the plain loop of transformers, token for token."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from random_models import NUM_TOKENS
+from vllm import SamplingParams
+
+from vllm_rast.reference import ReferenceLLM
+
+MAX_TOKENS = 24
+# Weights that change while drafts are accepted, and where a preempted request goes on. More in test_schedule.py.
+SCHEDULES: list[Any] = [
+    {"alpha": 8, "warmup": 5},
+    {"alpha": 8, "until": 14},
+    {"ramp": [[0, 0], [20, 8]]},
+    [[0, 8], [7, 0], [13, 2]],
+]
+
+
+def make_prompts(count: int, seed: int = 0, shortest: int = 3, longest: int = 40) -> list[list[int]]:
+    rng = random.Random(seed)
+    return [[rng.randrange(3, NUM_TOKENS) for _ in range(rng.randint(shortest, longest))] for _ in range(count)]
+
+
+def params(alpha: Any = None, **options: Any) -> SamplingParams:
+    options = {"temperature": 0, "max_tokens": MAX_TOKENS, **options}
+    return SamplingParams(extra_args=None if alpha is None else {"alpha": alpha}, **options)
+
+
+def decode(engine: Any, prompts: list[list[int]], alphas: list[Any], **options: Any) -> list[list[int]]:
+    requests = [{"prompt_token_ids": prompt} for prompt in prompts]
+    outputs = engine.generate(requests, [params(alpha, **options) for alpha in alphas], use_tqdm=False)
+    return [list(output.outputs[0].token_ids) for output in outputs]
+
+
+def expected(reference: ReferenceLLM, prompts: list[list[int]], alphas: list[Any]) -> list[list[int]]:
+    return [
+        reference.generate(prompt, alpha, max_tokens=MAX_TOKENS) for prompt, alpha in zip(prompts, alphas, strict=True)
+    ]
