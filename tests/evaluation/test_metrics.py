@@ -13,8 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vllm_rast.evaluation.scores import intervals, metrics
-from vllm_rast.evaluation.scores import majority as votes
+from vllm_rast.evaluation.scores import intervals, majority, metrics
 
 # No deadline: a slow machine is no failure.
 calmly = settings(deadline=None, max_examples=60)
@@ -51,33 +50,33 @@ def test_pass_at_k_and_pass_hat_k_are_means_over_all_subsets(correct, data):
 @calmly
 @given(answers)
 def test_maj_at_k_is_exactly_the_mean_over_all_subsets(given_answers):
-    ballot = votes.ballot(given_answers, map(is_right, given_answers))
+    tally = majority.tally(given_answers, map(is_right, given_answers))
     for k in range(1, len(given_answers) + 1):
-        assert votes.maj_at_k(ballot, k) == subset_mean(given_answers, k, vote)
+        assert majority.maj_at_k(tally, k) == subset_mean(given_answers, k, vote)
 
 
 def test_maj_at_k_of_twelve_twelve_and_eight_votes():
-    ballot = votes.ballot(["right"] * 12 + ["a"] * 12 + ["b"] * 8, [True] * 12 + [False] * 20)
-    assert float(votes.maj_at_k(ballot, 8)) == pytest.approx(0.4219, abs=5e-5)
+    tally = majority.tally(["right"] * 12 + ["a"] * 12 + ["b"] * 8, [True] * 12 + [False] * 20)
+    assert float(majority.maj_at_k(tally, 8)) == pytest.approx(0.4219, abs=5e-5)
 
 
 def test_a_class_marked_in_two_ways_counts_by_its_share():
-    ballot = votes.ballot(["a", "a", "a", "a", "b"], [True, True, True, False, False])
-    assert votes.maj_at_k(ballot, 5) == Fraction(3, 4)
-    assert votes.maj_at_k(ballot, 1) == Fraction(3, 5)
+    tally = majority.tally(["a", "a", "a", "a", "b"], [True, True, True, False, False])
+    assert majority.maj_at_k(tally, 5) == Fraction(3, 4)
+    assert majority.maj_at_k(tally, 1) == Fraction(3, 5)
 
 
-def test_silent_samples_cast_no_vote():
-    assert votes.maj_at_k(votes.ballot([None, None, "right"], [False, False, True]), 3) == 1
-    assert votes.maj_at_k(votes.ballot([None, None], [False, False]), 2) == 0
+def test_abstaining_samples_cast_no_vote():
+    assert majority.maj_at_k(majority.tally([None, None, "right"], [False, False, True]), 3) == 1
+    assert majority.maj_at_k(majority.tally([None, None], [False, False]), 2) == 0
 
 
 def test_maj_at_k_is_exact_beyond_machine_integers():
-    ballot = votes.ballot(["right"] * 120 + ["a"] * 120 + [None] * 16, [True] * 120 + [False] * 136)
-    # Two classes of one size share everything but the subsets without a vote; 16 silent samples allow those
+    tally = majority.tally(["right"] * 120 + ["a"] * 120 + [None] * 16, [True] * 120 + [False] * 136)
+    # Two classes of one size share everything but the subsets without a vote; 16 abstaining samples allow those
     # for k <= 16.
     for k in (1, 2, 16, 17, 200, 256):
-        assert votes.maj_at_k(ballot, k) == Fraction(comb(256, k) - comb(16, k), 2 * comb(256, k))
+        assert majority.maj_at_k(tally, k) == Fraction(comb(256, k) - comb(16, k), 2 * comb(256, k))
 
 
 @pytest.mark.parametrize("k", [0, 5])
@@ -88,7 +87,7 @@ def test_k_outside_the_samples_is_refused(k):
     with pytest.raises(ValueError, match="k"):
         metrics.pass_hat_k(n, c, k)
     with pytest.raises(ValueError, match="k"):
-        votes.maj_at_k(votes.ballot("abcd", [True, False, False, False]), k)
+        majority.maj_at_k(majority.tally("abcd", [True, False, False, False]), k)
 
 
 def test_more_right_samples_than_samples_is_refused():
@@ -118,8 +117,8 @@ def test_decoding_variance_of_the_vote_is_the_jackknife_over_samples(given_answe
     n = len(given_answers)
     k = data.draw(st.integers(1, n - 1))
     left_out = [float(subset_mean(given_answers[:i] + given_answers[i + 1 :], k, vote)) for i in range(n)]
-    ballot = votes.ballot(given_answers, map(is_right, given_answers))
-    assert votes.leave_one_vote_out([ballot], k)[0] == pytest.approx((n - 1) * np.var(left_out))
+    tally = majority.tally(given_answers, map(is_right, given_answers))
+    assert majority.leave_one_vote_out([tally], k)[0] == pytest.approx((n - 1) * np.var(left_out))
 
 
 def test_decoding_variance_of_a_mean_is_the_textbook_one_and_unknown_without_a_spare_sample():

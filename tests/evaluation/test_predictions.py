@@ -12,6 +12,7 @@ import pytest
 from paths import ROOT
 
 from vllm_rast.errors import UserError
+from vllm_rast.evaluation.scores.metric import MAJ_AT_K, PASS_AT_K
 from vllm_rast.evaluation.scores.predictions import read_predictions
 from vllm_rast.evaluation.scores.rescore import main
 
@@ -37,7 +38,7 @@ def scores(metric: str, capsys, *arguments: object) -> dict:
 
 
 def test_pass_at_k_of_files(folder, capsys):
-    result = scores("pass_at_k", capsys, folder)
+    result = scores(PASS_AT_K, capsys, folder)
     assert result["questions"] == 3 and result["n"] == RUNS
     for k in (1, 2, 4):
         expected = sum(1 - comb(RUNS - right, k) / comb(RUNS, k) for _, right in RIGHT.values()) / 3
@@ -45,7 +46,7 @@ def test_pass_at_k_of_files(folder, capsys):
 
 
 def test_majority_at_k_of_files(folder, capsys):
-    result = scores("maj_at_k", capsys, folder, "--k", 3, 4)
+    result = scores(MAJ_AT_K, capsys, folder, "--k", 3, 4)
     # 3 of 4 right: every three votes have a right majority; 1 of 4: none has.
     assert result["maj@k"] == {
         k: {"value": pytest.approx(1 / 3), "ci": pytest.approx([0, 0.9866], abs=1e-3)} for k in "34"
@@ -58,13 +59,13 @@ def test_lines_that_a_rerun_appended_count_once(folder, capsys):
     before = len(RIGHT) * RUNS
     predictions, left_out = read_predictions([folder])
     assert (len(predictions), left_out) == (before, len(RIGHT))
-    main("pass_at_k", [str(folder)])
+    main(PASS_AT_K, [str(folder)])
     out, err = capsys.readouterr()
     assert "3 lines left out" in err and "pass@4" in out and "3 questions, 4 samples" in out
 
 
 def test_k_without_an_unbiased_estimate_is_refused(folder, capsys):
-    assert main("pass_at_k", [str(folder), "--k", "5"]) == 2
+    assert main(PASS_AT_K, [str(folder), "--k", "5"]) == 2
     assert "--k 5: a question has only 4 samples" in capsys.readouterr().err
 
 
@@ -89,8 +90,8 @@ def test_missing_files_and_unknown_options_are_refused(tmp_path, folder, capsys)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no prediction-"):
         read_predictions([tmp_path / "empty"])
-    assert main("pass_at_k", [str(folder), "--kind", "poetry"]) == 2
-    assert main("pass_at_k", [str(folder), "--grader", "kind"]) == 2
+    assert main(PASS_AT_K, [str(folder), "--kind", "poetry"]) == 2
+    assert main(PASS_AT_K, [str(folder), "--grader", "kind"]) == 2
     assert "--kind poetry" in (err := capsys.readouterr().err) and "--grader kind" in err
 
 

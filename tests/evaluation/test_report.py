@@ -19,6 +19,8 @@ from vllm_rast.evaluation.reports import against_paper, paper, plots, report, ta
 from vllm_rast.evaluation.reports import page as pages
 from vllm_rast.evaluation.scores.evaluate import Evaluation, evaluate_runs
 from vllm_rast.evaluation.scores.intervals import Interval
+from vllm_rast.evaluation.scores.metric import MAJ_AT_K, METRICS, PASS_AT_K, of_counts
+from vllm_rast.evaluation.scores.metrics import pass_hat_k
 from vllm_rast.evaluation.scores.summary import Score, curve_ks, table_ks
 
 __all__ = ["stub_grader"]
@@ -188,7 +190,7 @@ def test_curves_are_the_scores(evaluation):
     row = evaluation.pooled.rows["rast"]
     assert [k for k, *_ in points] == [1, 2, 3]
     for k, value, low, high in points:
-        score = row.score("maj_at_k", int(k))
+        score = row.score(MAJ_AT_K, int(k))
         assert (value, low, high) == pytest.approx((score.value, *score.ci), abs=1e-5)
 
 
@@ -196,7 +198,7 @@ def test_plots_draw_every_row_in_every_panel(tmp_path, stub_grader):
     rows = {"base": 0.3, "rast": 0.7, "alpha=0.5": 0.5, "alpha=2": 0.6}
     run = write_run(tmp_path / "two", questions=4, n=3, benchmarks=("first", "second"), skills=rows)
     evaluation = evaluate_runs([run])
-    figure = plots.draw(evaluation.benchmarks, "pass_at_k", "two")
+    figure = plots.draw(evaluation.benchmarks, PASS_AT_K, "two")
     assert len(figure.axes) == 2
     for axes in figure.axes:
         assert len(axes.lines) == 4 and len(axes.collections) == 4
@@ -282,3 +284,20 @@ def test_our_rows_stand_below_the_paper_s(tmp_path, stub_grader):
     ours = table.rows[names.index("ours: rast")]
     assert ours[1].startswith(tables.with_interval(evaluation.benchmarks["math500"].rows["rast"].avg))
     assert ours[3] == "" and ours[-1] == "" and not any("stands alone" in note for note in notes)
+
+
+@pytest.fixture
+def new_metric():
+    """One entry of METRICS: the chance that k samples are all right, under another name."""
+    METRICS.append(of_counts("sure_at_k", "sure@k", pass_hat_k))
+    yield METRICS[-1]
+    METRICS.pop()
+
+
+def test_a_new_metric_shows_everywhere(evaluation, new_metric, tmp_path):
+    k = min(row.n for row in evaluation.pooled.rows.values())
+    assert all(f"sure@{k}" in table.columns for table in report.tables(evaluation))
+    assert "![sure@k](sure_at_k.png)" in report.markdown_report(evaluation)
+    assert set(pages.curves(evaluation.pooled)) == {"pass@k", "maj@k", "sure@k"}
+    assert "sure_at_k.svg" in {path.name for path in plots.write_curves(evaluation.benchmarks, tmp_path, "t")}
+    assert "sure_at_k_ci" in report.to_json(evaluation)["rows"]["rast"]

@@ -19,7 +19,8 @@ from vllm_rast.evaluation.reports.tables import Table
 from vllm_rast.evaluation.scores.evaluate import Evaluation
 from vllm_rast.evaluation.scores.graded import GradedSample
 from vllm_rast.evaluation.scores.intervals import over_questions
-from vllm_rast.evaluation.scores.summary import METRICS, Row, Summary, curve_ks
+from vllm_rast.evaluation.scores.metric import METRICS, Metric
+from vllm_rast.evaluation.scores.summary import Row, Summary, curve_ks
 
 MAX_TEXT = 40_000_000  # characters of model output in a page; a browser opens that in a few seconds
 HEAD, TAIL = 600, 1400  # characters kept of the two ends of a long output where all together are more than that
@@ -121,15 +122,16 @@ def shortened(text: str) -> str:
 
 
 def curves(summary: Summary) -> dict[str, dict[str, list[list[float]]]]:
-    """pass@k and maj@k of every row as points [k, value, low, high]."""
+    """Every drawn metric of every row as points [k, value, low, high]."""
     return {
-        METRICS[metric]: {row.name: [_point(row, metric, k) for k in curve_ks(row.n)] for row in summary.rows.values()}
-        for metric in ("pass_at_k", "maj_at_k")
+        metric.label: {row.name: [_point(row, metric, k) for k in curve_ks(row.n)] for row in summary.rows.values()}
+        for metric in METRICS
+        if metric.drawn
     }
 
 
-def _point(row: Row, metric: str, k: int) -> list[float]:
-    values = row.values(metric, k)
+def _point(row: Row, metric: Metric, k: int) -> list[float]:
+    values = metric.values(row, k)
     mean = float(values.mean())
     return [k, *(round(x, 5) for x in (mean, *(over_questions(values) or (mean, mean))))]
 

@@ -1,4 +1,4 @@
-"""Curves of pass@k and maj@k against k, one panel for each benchmark, as PNG and SVG."""
+"""Curves of every drawn metric against k, one panel for each benchmark, as PNG and SVG."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vllm_rast.evaluation.scores.intervals import over_questions
-from vllm_rast.evaluation.scores.summary import METRICS, Summary, curve_ks
+from vllm_rast.evaluation.scores.metric import METRICS, Metric
+from vllm_rast.evaluation.scores.summary import Summary, curve_ks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,7 +20,6 @@ COLOURS = {"base": "#5A5A5A", "positive": "#0072B2", "rast": "#D55E00", "ceiling
 MORE_COLOURS = ("#CC79A7", "#E69F00", "#56B4E9", "#8C6D1F", "#6A3D9A", "#000000")
 MARKERS = {"base": "o", "positive": "s", "rast": "D", "ceiling": "^"}
 MORE_MARKERS = ("v", "P", "X", "<", ">", "*")
-DRAWN = ("pass_at_k", "maj_at_k")
 PANEL_IN = (4.6, 3.5)  # inches, width and height of a panel
 COLUMNS = 3
 LABEL_GAP = 0.052  # least distance of two labels, as a share of the panel's height
@@ -27,23 +27,23 @@ PNG_DPI = 160
 
 
 def write_curves(summaries: Mapping[str, Summary], folder: Path, title: str) -> list[Path]:
-    """Write pass_at_k and maj_at_k as .png and .svg into `folder`; one panel for each of the summaries, by name.
+    """Write every drawn metric's figure into `folder` as .png and .svg, with a panel for each of the named summaries.
 
     The bands are 95 % intervals over questions.
     """
     paths = []
-    for metric in DRAWN:
+    for metric in (metric for metric in METRICS if metric.drawn):
         figure = draw(summaries, metric, title)
         for suffix in ("png", "svg"):
-            path = folder / f"{metric}.{suffix}"
+            path = folder / f"{metric.key}.{suffix}"
             # Without a date and with a fixed salt for ids, equal numbers give equal files.
             figure.savefig(path, dpi=PNG_DPI, metadata={"Date": None} if suffix == "svg" else None)
             paths.append(path)
     return paths
 
 
-def draw(summaries: Mapping[str, Summary], metric: str, title: str) -> Figure:
-    """The figure of one metric ("pass_at_k" or "maj_at_k")."""
+def draw(summaries: Mapping[str, Summary], metric: Metric, title: str) -> Figure:
+    """The figure of one metric, a panel for each of the summaries."""
     import matplotlib
 
     matplotlib.rcParams["svg.hashsalt"] = "vllm-rast"
@@ -54,7 +54,7 @@ def draw(summaries: Mapping[str, Summary], metric: str, title: str) -> Figure:
     figure = Figure(figsize=(PANEL_IN[0] * columns + 0.6, PANEL_IN[1] * lines + 0.5), layout="constrained")
     panels = figure.subplots(lines, columns, squeeze=False)
     figure.suptitle(
-        f"{METRICS[metric]}, {title} (bands: 95 % over questions)", x=0.01, ha="left", fontsize=10.5, fontweight="bold"
+        f"{metric.label}, {title} (bands: 95 % over questions)", x=0.01, ha="left", fontsize=10.5, fontweight="bold"
     )
     styles = row_styles(summaries)
     for panel, (name, summary) in zip(panels.flat, summaries.items(), strict=False):
@@ -74,12 +74,12 @@ def row_styles(summaries: Mapping[str, Summary]) -> dict[str, tuple[str, str]]:
     return styles
 
 
-def _draw_panel(axes: Axes, name: str, summary: Summary, metric: str, styles: Mapping[str, tuple[str, str]]) -> None:
+def _draw_panel(axes: Axes, name: str, summary: Summary, metric: Metric, styles: Mapping[str, tuple[str, str]]) -> None:
     ends = {}
     for row in summary.rows.values():
         colour, marker = styles[row.name]
         ks = curve_ks(row.n)
-        scores = [100 * row.values(metric, k) for k in ks]
+        scores = [100 * metric.values(row, k) for k in ks]
         values = [float(score.mean()) for score in scores]
         bands = [over_questions(score / 100) or (value / 100,) * 2 for score, value in zip(scores, values, strict=True)]
         low, high = ([100 * end for end in ends] for ends in zip(*bands, strict=True))

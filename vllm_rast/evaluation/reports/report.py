@@ -6,17 +6,18 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from vllm_rast.evaluation.reports.against_paper import paper_table
-from vllm_rast.evaluation.reports.tables import Table, markdown, percent, points, reach, to_rich, with_interval
+from vllm_rast.evaluation.reports.tables import Table, half_width, markdown, percent, points, to_rich, with_interval
 from vllm_rast.evaluation.scores.evaluate import Evaluation
-from vllm_rast.evaluation.scores.summary import METRICS, Row, Summary, as_json, table_ks
+from vllm_rast.evaluation.scores.metric import METRICS
+from vllm_rast.evaluation.scores.summary import Row, Summary, as_json, table_ks
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
 NOTE = (
-    "In percent, ± the reach of the 95 % interval over questions; decoding: over decoding noise alone, the same "
-    "questions decoded again. pass@k and maj@k are exact over all k-subsets of the samples."
+    "In percent, ± the half-width of the 95 % confidence interval over questions; decoding: over decoding noise alone, "
+    "the same questions decoded again. Metrics at k are exact over all k-subsets of the samples."
 )
 
 
@@ -46,7 +47,7 @@ def tables(evaluation: Evaluation) -> list[Table]:
 def scores_table(title: str, summary: Summary) -> Table:
     """One line for every row."""
     k = min(row.n for row in summary.rows.values())
-    columns = ["row", "questions", "n", "avg@n", "decoding", f"pass@{k}", f"maj@{k}"]
+    columns = ["row", "questions", "n", "avg@n", "decoding", *(metric.at(k) for metric in METRICS if metric.in_table)]
     columns += ["truncated", "unanswered", "timeouts", "errors"]
     return Table(f"{title}", columns, [_score_cells(row, k) for row in summary.rows.values()])
 
@@ -59,9 +60,8 @@ def _score_cells(row: Row, k: int) -> list[str]:
         str(len(row.questions)),
         n,
         with_interval(row.avg),
-        reach(row.avg.value, row.avg.ci_decoding),
-        with_interval(row.score("pass_at_k", k)),
-        with_interval(row.score("maj_at_k", k)),
+        half_width(row.avg.value, row.avg.ci_decoding),
+        *(with_interval(row.score(metric, k)) for metric in METRICS if metric.in_table),
         *(percent(value) for value in shares),
     ]
 
@@ -101,7 +101,7 @@ def warnings(evaluation: Evaluation) -> list[str]:
             if row.n != row.n_max:
                 found.append(
                     f"{name}: row {row.name} has {row.n} to {row.n_max} samples of a question; "
-                    f"pass@k and maj@k stop at k = {row.n}"
+                    f"metrics at k stop at k = {row.n}"
                 )
     if evaluation.without_gold:
         found.append(f"{evaluation.without_gold} samples of problems without an answer are left out")
@@ -150,7 +150,7 @@ def markdown_report(evaluation: Evaluation, against_paper: bool = False) -> str:
         parts += [f"## {table.title}", markdown(table)]
     parts.append("\n".join(f"- {line}" for line in comparison_lines(evaluation.pooled)))
     parts += [NOTE, "\n".join(f"> {line}" for line in warnings(evaluation))]
-    parts += ["![pass@k](pass_at_k.png)", "![maj@k](maj_at_k.png)"]
+    parts += [f"![{metric.label}]({metric.key}.png)" for metric in METRICS if metric.drawn]
     for name, summary in evaluation.benchmarks.items():
         table = curve_table(f"{name}: against k", summary)
         parts += [f"## {table.title}", markdown(table)]
@@ -178,12 +178,11 @@ def settings(config: dict[str, Any]) -> str:
 
 
 def curve_table(title: str, summary: Summary) -> Table:
-    """pass@k and maj@k of every row at the powers of two."""
+    """Every metric of every row at the powers of two."""
     ks = table_ks(max(row.n for row in summary.rows.values()))
     rows = []
     for row in summary.rows.values():
-        for metric, label in METRICS.items():
-            rows.append(
-                [f"{row.name}, {label}", *(with_interval(row.score(metric, k)) if k <= row.n else "" for k in ks)]
-            )
+        for metric in METRICS:
+            cells = (with_interval(row.score(metric, k)) if k <= row.n else "" for k in ks)
+            rows.append([f"{row.name}, {metric.label}", *cells])
     return Table(title, ["row", *(f"k = {k}" for k in ks)], rows)

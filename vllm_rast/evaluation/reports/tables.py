@@ -58,11 +58,11 @@ def points(value: float) -> str:
     return f"{100 * value:+.1f}".replace("-", "−")
 
 
-def reach(value: float, interval: Interval | None) -> str:
-    """How far an interval reaches from its value, on the longer side: at 0 and at 100 % it has only one."""
+def half_width(value: float, interval: Interval | None) -> str:
+    """An interval's half-width, on the longer side: at 0 and at 100 % it has only one."""
     return "" if interval is None else f"± {100 * max(value - interval.low, interval.high - value):.1f}"
 
 
 def with_interval(score: Score) -> str:
     """A score in percent with its interval over questions."""
-    return f"{100 * score.value:.1f} {reach(score.value, score.ci)}".rstrip()
+    return f"{100 * score.value:.1f} {half_width(score.value, score.ci)}".rstrip()

@@ -48,7 +48,7 @@ def over_questions(values: ArrayLike) -> Interval | None:
 def over_decoding(values: ArrayLike, variances: ArrayLike) -> Interval | None:
     """Normal interval of the mean score of these very questions under another decoding.
 
-    `variances` [questions] are those of `metrics.leave_one_out` or `votes.leave_one_vote_out`; None if any is
+    `variances` [questions] are those of `metrics.leave_one_out` or `majority.leave_one_vote_out`; None if any is
     nan.
     """
     scores, spread = np.asarray(values, dtype=float), np.asarray(variances, dtype=float)

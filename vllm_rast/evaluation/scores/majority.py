@@ -20,18 +20,18 @@ import numpy as np
 from vllm_rast.evaluation.scores.metrics import Floats
 
 
-class Ballot(NamedTuple):
-    """The votes of one question: its answer classes, and how many samples gave no answer."""
+class Tally(NamedTuple):
+    """The votes of one question: its answer classes, and how many samples abstained, giving no answer."""
 
     classes: tuple[tuple[int, int], ...]  # (samples in the class, right ones among them), sorted
-    silent: int
+    abstained: int
 
     @property
     def n(self) -> int:
-        return sum(size for size, _ in self.classes) + self.silent
+        return sum(size for size, _ in self.classes) + self.abstained
 
 
-def ballot(answers: Iterable[Hashable | None], correct: Iterable[bool]) -> Ballot:
+def tally(answers: Iterable[Hashable | None], correct: Iterable[bool]) -> Tally:
     """Count one question's samples: `answers` are answer classes (None: no answer), `correct` says which
     samples are right.
 
@@ -40,17 +40,17 @@ def ballot(answers: Iterable[Hashable | None], correct: Iterable[bool]) -> Ballo
     """
     sizes: Counter[Hashable] = Counter()
     right: Counter[Hashable] = Counter()
-    silent = 0
+    abstained = 0
     for answer, is_right in zip(answers, correct, strict=True):
         if answer is None:
-            silent += 1
+            abstained += 1
         else:
             sizes[answer] += 1
             right[answer] += bool(is_right)
-    return Ballot(tuple(sorted((size, right[answer]) for answer, size in sizes.items())), silent)
+    return Tally(tuple(sorted((size, right[answer]) for answer, size in sizes.items())), abstained)
 
 
-def maj_at_k(votes: Ballot, k: int) -> Fraction:
+def maj_at_k(votes: Tally, k: int) -> Fraction:
     """Exact expected score of the majority answer of k of the question's n samples.
 
     Raises:
@@ -62,7 +62,7 @@ def maj_at_k(votes: Ballot, k: int) -> Fraction:
 
 
 @lru_cache(maxsize=65536)
-def maj_curve(votes: Ballot) -> tuple[Fraction, ...]:
+def maj_curve(votes: Tally) -> tuple[Fraction, ...]:
     """maj@k for k = 1 .. n.
 
     For every class with right samples and every winning count t, count the subsets in which that class has
@@ -80,7 +80,7 @@ def maj_curve(votes: Ballot) -> tuple[Fraction, ...]:
             continue
         others = [other for i, (other, _) in enumerate(votes.classes) if i != index]
         wins = sum(
-            comb(size, t) * _outvoted(others, votes.silent, t, bits, largest_tie) << (bits * t)
+            comb(size, t) * _outvoted(others, votes.abstained, t, bits, largest_tie) << (bits * t)
             for t in range(1, size + 1)
         )
         for k in range(1, n + 1):
@@ -89,11 +89,11 @@ def maj_curve(votes: Ballot) -> tuple[Fraction, ...]:
     return tuple(total)
 
 
-def _outvoted(others: Sequence[int], silent: int, t: int, bits: int, largest_tie: int) -> int:
+def _outvoted(others: Sequence[int], abstained: int, t: int, bits: int, largest_tie: int) -> int:
     """Ways to draw from the other classes with at most t votes each, a way with j ties weighing largest_tie /
     (j + 1).
     """
-    free = silent + sum(size for size in others if size < t)  # these can never tie
+    free = abstained + sum(size for size in others if size < t)  # these can never tie
     by_ties = [_polynomial(free, free, bits)]
     for size in others:
         if size >= t:
@@ -111,24 +111,24 @@ def _polynomial(size: int, limit: int, bits: int) -> int:
     return sum(comb(size, x) << (bits * x) for x in range(limit + 1))
 
 
-def maj_values(ballots: Sequence[Ballot], k: int) -> Floats:
+def maj_values(tallies: Sequence[Tally], k: int) -> Floats:
     """maj@k of every question [questions], as floats.
 
     Raises:
         ValueError: a question has fewer than k samples.
     """
-    return np.array([float(maj_at_k(votes, k)) for votes in ballots])
+    return np.array([float(maj_at_k(votes, k)) for votes in tallies])
 
 
-def leave_one_vote_out(ballots: Sequence[Ballot], k: int) -> Floats:
+def leave_one_vote_out(tallies: Sequence[Tally], k: int) -> Floats:
     """Decoding variance [questions] of maj@k by the jackknife, as in `metrics.leave_one_out`; nan where n <=
     k.
     """
-    return np.array([_jackknife(votes, k) for votes in ballots])
+    return np.array([_jackknife(votes, k) for votes in tallies])
 
 
 @lru_cache(maxsize=65536)
-def _jackknife(votes: Ballot, k: int) -> float:
+def _jackknife(votes: Tally, k: int) -> float:
     n = votes.n
     if n <= k:
         return float("nan")
@@ -140,14 +140,14 @@ def _jackknife(votes: Ballot, k: int) -> float:
     return float((n - 1) * np.average((np.array(values) - mean) ** 2, weights=weights))
 
 
-def _reductions(votes: Ballot) -> Iterable[tuple[Ballot, int]]:
-    """Every ballot that lacks one sample, with the number of samples whose absence gives it."""
-    if votes.silent:
-        yield votes._replace(silent=votes.silent - 1), votes.silent
+def _reductions(votes: Tally) -> Iterable[tuple[Tally, int]]:
+    """Every tally that lacks one sample, with the number of samples whose absence gives it."""
+    if votes.abstained:
+        yield votes._replace(abstained=votes.abstained - 1), votes.abstained
     for (size, right), times in Counter(votes.classes).items():
         rest = list(votes.classes)
         rest.remove((size, right))
         for is_right, count in ((1, right), (0, size - right)):
             if count:
                 smaller = [(size - 1, right - is_right)] if size > 1 else []
-                yield Ballot(tuple(sorted(rest + smaller)), votes.silent), count * times
+                yield Tally(tuple(sorted(rest + smaller)), votes.abstained), count * times

@@ -2,7 +2,7 @@
 
 Every function takes counts, one entry per question: `n` samples, of which `c` are right. They return one
 value per question; the mean over questions is the score, and `intervals` puts the error bars on it. Majority
-votes are in `votes`.
+votes are in `majority`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
-Metric = Callable[[ArrayLike, ArrayLike, int], Floats]
+CountMetric = Callable[[ArrayLike, ArrayLike, int], Floats]
 
 
 def counts(correct: Sequence[Iterable[bool]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -58,7 +58,7 @@ def pass_hat_k(n: ArrayLike, c: ArrayLike, k: int) -> Floats:
     return _all_from(n, c, k)
 
 
-def leave_one_out(metric: Metric, n: ArrayLike, c: ArrayLike, k: int) -> Floats:
+def leave_one_out(metric: CountMetric, n: ArrayLike, c: ArrayLike, k: int) -> Floats:
     """Decoding variance [questions] of `metric(n, c, k)`, by leaving out one sample at a time (jackknife).
 
     For k = 1 this is exactly the unbiased variance of a mean, p (1 - p) / (n - 1). A question with n <= k

@@ -9,14 +9,15 @@ from collections.abc import Sequence
 
 from vllm_rast.errors import UserError
 from vllm_rast.evaluation.runs.progress import progress_bar
+from vllm_rast.evaluation.scores.metric import Metric
 from vllm_rast.evaluation.scores.predictions import PATTERN, grade_predictions, read_predictions
-from vllm_rast.evaluation.scores.summary import METRICS, Row, table_ks
+from vllm_rast.evaluation.scores.summary import Row, table_ks
 
 
-def main(metric: str, arguments: Sequence[str] | None = None) -> int:
-    """Print a metric of METRICS for the files named in `arguments`; returns the exit code, 2 for bad input."""
+def main(metric: Metric, arguments: Sequence[str] | None = None) -> int:
+    """Print a metric for the files named in `arguments`; returns the exit code, 2 for bad input."""
     parser = argparse.ArgumentParser(
-        description=f"Grade prediction files anew and print {METRICS[metric]} with its 95 %% interval over questions. "
+        description=f"Grade prediction files again and print {metric.label} with its 95 %% interval over questions. "
         "A line holds question, model_output and answer; each file is one run.",
     )
     parser.add_argument("paths", nargs="+", metavar="PATH", help=f"files, or folders that hold {PATTERN}")
@@ -34,7 +35,7 @@ def main(metric: str, arguments: Sequence[str] | None = None) -> int:
     scores = {k: row.score(metric, k) for k in ks}
     if args.json:
         values = {str(k): {"value": score.value, "ci": score.ci} for k, score in scores.items()}
-        print(json.dumps({"questions": len(row.questions), "n": row.n, METRICS[metric]: values}))
+        print(json.dumps({"questions": len(row.questions), "n": row.n, metric.label: values}))
         return 0
     shares = ", ".join(
         f"{name} {getattr(row, name) / row.samples:.1%}" for name in ("unanswered", "timeouts", "errors")
@@ -42,7 +43,7 @@ def main(metric: str, arguments: Sequence[str] | None = None) -> int:
     print(f"{len(row.questions)} questions, {row.n} samples each at least; {shares}")
     for k, score in scores.items():
         interval = f"  [{100 * score.ci.low:.1f}, {100 * score.ci.high:.1f}]" if score.ci else ""
-        print(f"{METRICS[metric].replace('k', str(k)):>8}  {100 * score.value:5.1f} %{interval}")
+        print(f"{metric.at(k):>8}  {100 * score.value:5.1f} %{interval}")
     return 0
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from vllm_rast.evaluation.scores import majority as votes
 from vllm_rast.evaluation.scores import metrics
 from vllm_rast.evaluation.scores.graded import GradedSample
 from vllm_rast.evaluation.scores.intervals import (
@@ -21,10 +20,10 @@ from vllm_rast.evaluation.scores.intervals import (
     paired_difference,
     recovery_rate,
 )
+from vllm_rast.evaluation.scores.majority import Tally, tally
+from vllm_rast.evaluation.scores.metric import METRICS, PASS_AT_K, Metric
 from vllm_rast.evaluation.scores.metrics import Floats
 
-METRICS = {"pass_at_k": "pass@k", "pass_hat_k": "pass^k", "maj_at_k": "maj@k"}
-COUNTED: dict[str, metrics.Metric] = {"pass_at_k": metrics.pass_at_k, "pass_hat_k": metrics.pass_hat_k}
 CURVE_POINTS = 64  # more values of k than this would not be told apart in a plot
 
 
@@ -71,8 +70,8 @@ class Row:
         return metrics.counts(list(self.correct.values()))
 
     @cached_property
-    def ballots(self) -> list[votes.Ballot]:
-        return [votes.ballot(self.answers[q], self.correct[q]) for q in self.questions]
+    def tallies(self) -> list[Tally]:
+        return [tally(self.answers[q], self.correct[q]) for q in self.questions]
 
     @property
     def n(self) -> int:
@@ -85,22 +84,12 @@ class Row:
 
     @cached_property
     def avg(self) -> Score:
-        return self.score("pass_at_k", 1)  # pass@1 is avg@n
+        return self.score(PASS_AT_K, 1)  # pass@1 is avg@n
 
-    def values(self, metric: str, k: int) -> Floats:
-        """A metric of METRICS at k for each question [questions]; ValueError where k > n."""
-        if metric == "maj_at_k":
-            return votes.maj_values(self.ballots, k)
-        return COUNTED[metric](*self.counts, k)
-
-    def score(self, metric: str, k: int) -> Score:
-        """A metric of METRICS at k with its error bars."""
-        values = self.values(metric, k)
-        if metric == "maj_at_k":
-            variances = votes.leave_one_vote_out(self.ballots, k)
-        else:
-            variances = metrics.leave_one_out(COUNTED[metric], *self.counts, k)
-        return Score(float(values.mean()), over_questions(values), over_decoding(values, variances))
+    def score(self, metric: Metric, k: int) -> Score:
+        """A metric at k with its error bars; ValueError if k > n."""
+        values = metric.values(self, k)
+        return Score(float(values.mean()), over_questions(values), over_decoding(values, metric.variances(self, k)))
 
     def means(self, questions: Sequence[tuple[str, str]]) -> Floats:
         """Share of right samples of the given questions [questions]."""
@@ -213,9 +202,9 @@ def _row_json(row: Row, recovery: Recovery | None) -> dict[str, Any]:
     }
     for metric in METRICS:
         scores = {str(k): row.score(metric, k) for k in table_ks(row.n)}
-        result[metric] = {k: score.value for k, score in scores.items()}
-        result[f"{metric}_ci"] = {k: score.ci for k, score in scores.items()}
-        result[f"{metric}_ci_decoding"] = {k: score.ci_decoding for k, score in scores.items()}
+        result[metric.key] = {k: score.value for k, score in scores.items()}
+        result[f"{metric.key}_ci"] = {k: score.ci for k, score in scores.items()}
+        result[f"{metric.key}_ci_decoding"] = {k: score.ci_decoding for k, score in scores.items()}
     for share in ("truncated", "unanswered", "timeouts", "errors"):
         result[share] = getattr(row, share) / row.samples
     result["tokens_per_sample"] = row.tokens / row.samples
