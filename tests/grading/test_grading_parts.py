@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from vllm_rast.cli import grade as command
 from vllm_rast.errors import UserError
 from vllm_rast.grading import answer_class
+from vllm_rast.grading.boxes import last_box, last_boxes
 from vllm_rast.grading.decide import decide, rounding
-from vllm_rast.grading.extract import candidates, last_box, last_boxes
+from vllm_rast.grading.extract import Candidate, candidates
 from vllm_rast.grading.latex.numbers import last_place, read_decimal
 from vllm_rast.grading.latex.parse import parse
 from vllm_rast.grading.latex.tokens import Unreadable
@@ -49,7 +50,7 @@ def test_neighbouring_boxes():
 
 
 def test_candidates_stop_at_a_box():
-    assert [tuple(c) for c in candidates("The answer is 3. \\boxed{4} #### 5")] == [("4", "box")]
+    assert list(candidates("The answer is 3. \\boxed{4} #### 5")) == [Candidate("4", "box")]
     assert list(candidates("The answer is 3.", boxed_only=True)) == []
 
 
@@ -99,14 +100,20 @@ def test_the_last_place_of_a_gold():
     assert rounding("\\frac{1}{2}") is None
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["5^{5^{5^{5}}}", "10^{10^{10}}", "(10^9)!", "((2^{999})^{999})^{999}", "\\sin(10^{300})", "\\binom{10^9}{5}"],
-)
-def test_large_values_are_refused(text):
+@pytest.mark.parametrize("text", ["5^{5^{5^{5}}}", "9^{9^{9^{9}}}", "10^{10^{10^{10^{10}}}}"])
+def test_towers_are_left_to_a_worker(text):
     with pytest.raises(TooLarge):
         value(parse(text))
     assert same(parse("5"), parse(text)) is None
+    assert same(parse(text), parse(text)) is True
+
+
+@pytest.mark.parametrize(
+    "text", ["10^{10^{10}}", "(10^9)!", "((2^{999})^{999})^{999}", "\\sin(10^{300})", "\\binom{10^9}{5}", "1e4500"]
+)
+def test_large_values_are_told_apart(text):
+    assert same(parse("5"), parse(text)) is False
+    assert same(parse(text), parse(text)) is True
 
 
 @pytest.mark.parametrize("text", ["1/0", "\\frac{1}{1-1}", "\\log 0", "0^{-1}", "(-1)!"])

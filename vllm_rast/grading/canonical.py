@@ -15,43 +15,61 @@ from vllm_rast.grading.latex.clean import clean
 from vllm_rast.grading.latex.numbers import read_decimal
 from vllm_rast.grading.latex.parse import Node, parse
 from vllm_rast.grading.latex.tokens import MAX_CHARS, Unreadable
-from vllm_rast.grading.meaning.compare import tidy
+from vllm_rast.grading.meaning.compare import exact_member, is_chain, is_image, tidy, without_degrees
 from vllm_rast.grading.meaning.names import unnamed
 from vllm_rast.grading.meaning.regions import looks_like_region, region
-from vllm_rast.grading.meaning.values import TooLarge, Undefined, digits, new_effort, points, symbols, value
+from vllm_rast.grading.meaning.values import (
+    ROUGH_BITS,
+    TooLarge,
+    Undefined,
+    digits,
+    new_effort,
+    points_from,
+    precision,
+    simple_rational,
+    symbols,
+    value,
+)
 from vllm_rast.grading.meaning.words import spelt
 
-SHOWN = 15  # significant digits of an irrational number
+CHOICES = frozenset("ABCDEFGHIJ")
+SHOWN = 30  # significant digits of an irrational number
+MAX_DECIMAL_BITS = 10_000  # of an integer; Python writes none of more than 4,300 digits in decimals
 MAX_CLASS = 200  # characters; longer classes are hashed
 
 
 @lru_cache(maxsize=8192)
 def answer_class(answer: str | None, kind: str = "math") -> str:
     """The class of an answer; answers of one class vote together. No answer is the empty class."""
-    if answer is None:
-        return ""
+    return "" if answer is None else _named(answer)
+
+
+def _named(answer: str) -> str:
     if len(answer) > MAX_CHARS:
-        return hashlib.sha256("".join(answer.split()).encode()).hexdigest()
+        return _hashed("".join(answer.split()))
     text = clean(answer)
     number = read_decimal(text)
     if number is not None:
-        return str(number)
+        return _shown(number)
     new_effort()
     try:
-        name = _class(parse(answer))
+        with precision(ROUGH_BITS):
+            name = _class(parse(answer))
     except (Unreadable, TooLarge, Undefined, RecursionError):
         name = "".join(text.split()).casefold()
-    return name if len(name) <= MAX_CLASS else hashlib.sha256(name.encode()).hexdigest()
+    return name if len(name) <= MAX_CLASS else _hashed(name)
 
 
 def _class(node: Node) -> str:
-    node = tidy(node)
+    node = without_degrees(tidy(node))
     kind, args = node
     if kind in {"unit", "pct"}:
         return _class(args[0])
     if kind == "rel" and unnamed(node) is not node:
         return _class(unnamed(node))
-    if looks_like_region(node):
+    if is_chain(node):
+        return _class(exact_member(node))
+    if looks_like_region(node) and not is_image(node):
         return _region_class(node)
     if kind in {"list", "set"}:
         return "{" + ", ".join(sorted(map(_class, args))) + "}"
@@ -59,12 +77,28 @@ def _class(node: Node) -> str:
         return args[0] + ", ".join(map(_class, args[2:])) + args[1]
     if kind == "matrix":
         return "[" + "; ".join(", ".join(map(_class, row)) for row in args) + "]"
-    if kind in {"time", "colon"}:
+    if kind == "where":
+        return "{" + " : ".join(map(_class, args)) + "}"
+    if kind == "colon":
+        return _ratio_class(node)
+    if kind == "time":
         return ":".join(map(_class, args))
     if kind == "base":
         return f"{args[0]}_{args[1]}"
+    if kind == "sym" and args[0] in CHOICES:
+        return f"choice {args[0]}"
     words = spelt(node) if kind in {"word", "empty", "reals"} else None
-    return words if words is not None else _formula_class(node)
+    if words is not None:
+        return f"choice {words.upper()}" if words.upper() in CHOICES else words
+    return _formula_class(node)
+
+
+def _ratio_class(node: Node) -> str:
+    """2:1 and 4:2 are one ratio."""
+    values = [value(part) for part in node.args]
+    if not all(isinstance(v, Fraction) for v in values) or values[-1] == 0:
+        return ":".join(map(_class, node.args))
+    return ":".join(_shown(v / values[-1]) for v in values)
 
 
 def _region_class(node: Node) -> str:
@@ -81,9 +115,21 @@ def _formula_class(node: Node) -> str:
     names = symbols(node)
     if not names:
         return _shown(value(node))
-    values = [_shown(value(node, at)) for at in points(node)[:2]]
-    return f"{','.join(sorted(names))}: {hashlib.sha256(' '.join(values).encode()).hexdigest()[:16]}"
+    values = [_shown(value(node, at)) for at in points_from(b"", node)[:2]]
+    return f"{','.join(sorted(names))}: {_hashed(' '.join(values))[:16]}"
 
 
 def _shown(number: Any) -> str:
-    return str(number) if isinstance(number, Fraction | float) else digits(number, SHOWN)
+    if isinstance(number, float):
+        return str(number)
+    if not isinstance(number, Fraction):
+        simple = simple_rational(number)
+        if simple is None:
+            return digits(number, SHOWN)
+        number = simple
+    large = max(number.numerator.bit_length(), number.denominator.bit_length()) > MAX_DECIMAL_BITS
+    return f"{number.numerator:x}/{number.denominator:x} in hexadecimal" if large else str(number)
+
+
+def _hashed(name: str) -> str:
+    return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()

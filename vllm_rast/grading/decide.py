@@ -7,6 +7,7 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
 
+from vllm_rast.grading.choices import names_another
 from vllm_rast.grading.latex.clean import clean
 from vllm_rast.grading.latex.numbers import last_place, read_decimal
 from vllm_rast.grading.latex.parse import Node, parse
@@ -39,9 +40,9 @@ class Decision(NamedTuple):
 def decide(gold: str, answer: str, rules: Rules = PLAIN) -> Decision:
     """Compare an answer with a gold by the cheapest tier that can."""
     if max(len(gold), len(answer)) > MAX_CHARS:
-        return Decision(_squeezed(gold) == _squeezed(answer), "text")
+        return Decision(squeezed(gold) == squeezed(answer), "text")
     gold_text, text = clean(gold), clean(answer)
-    if _squeezed(gold_text) == _squeezed(text):
+    if squeezed(gold_text) == squeezed(text):
         return Decision(bool(text), "text")
     gold_number, number = read_decimal(gold_text), read_decimal(text)
     lists = "," in gold_text and "," in text  # 100,200 may be two numbers
@@ -54,7 +55,8 @@ def decide(gold: str, answer: str, rules: Rules = PLAIN) -> Decision:
     if choice:
         chosen = _CHOSEN.match(answer)
         if chosen:
-            return Decision(chosen[1].upper() == choice[1], "text")
+            right = chosen[1].upper() == choice[1] and not names_another(answer[chosen.end(1) :])
+            return Decision(right, "text")
     verdict = _by_trees(gold, answer, rules)
     if verdict is False and not _has_unit(answer):
         marked = _PLAIN_UNIT.sub(lambda unit: f"\\text{{{unit[0]}}}", text)
@@ -71,6 +73,18 @@ def tree(answer: str) -> Node | None:
         return parse(answer)
     except Unreadable:
         return None
+
+
+@lru_cache(maxsize=256)
+def unit_words(unit: str | None) -> str | None:
+    """The words of a unit that a row names, in LaTeX or plain; None without one."""
+    if not unit or not unit.strip(" $"):
+        return None
+    for text in (f"1 {unit}", f"1 \\text{{{unit.strip('$ ')}}}"):
+        node = tree(text)
+        if node is not None and node.kind == "unit":
+            return str(node.args[1])
+    return None
 
 
 def _has_unit(answer: str) -> bool:
@@ -104,5 +118,14 @@ def _same_trees(gold: str, answer: str, rules: Rules, thousands: bool) -> Verdic
         return None
 
 
-def _squeezed(text: str) -> str:
-    return "".join(text.split())
+def is_choice(gold: str) -> bool:
+    """Whether a gold is the letter of a choice."""
+    return _CHOICE.fullmatch(gold) is not None
+
+
+_BETWEEN_DIGITS = re.compile(r"(?<=\d)\s+(?=[\d.])")
+
+
+def squeezed(text: str) -> str:
+    """A text without spaces, except one between two numbers."""
+    return "".join(_BETWEEN_DIGITS.sub("\x02", text).split())

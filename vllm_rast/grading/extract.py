@@ -1,168 +1,171 @@
 """Find the answer in a model's output, and say how it was found.
 
 The first of these that there is: the last balanced `\\boxed{}`; what follows `####`; a line like "the final answer is
-..."; the whole output where it is nothing but an answer; the last mathematics; the last number.
+..."; the whole output if it is nothing but an answer; the last mathematics; the last number. All of it in the part of
+the output that answers. Every step reads the text a bounded number of times.
 """
 
 from __future__ import annotations
 
 import re
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import NamedTuple
+
+from vllm_rast.grading.answering import answering
+from vllm_rast.grading.boxes import braceless_box, last_box, without_open_box
+from vllm_rast.grading.choices import chosen_letter
+from vllm_rast.grading.searching import last
+from vllm_rast.grading.statements import MAX_STATEMENT, corrected, first_sentence, is_denied, readings
 
 BARE_WORDS = 4  # an output of one line with at most so many words is an answer, not a solution
 BARE_CHARS = 400
 TAIL_CHARS = 20_000  # of an output without a box: an answer stands near its end
 
-_BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s*(?=\{)")
-_BRACELESS_BOX = re.compile(r"\\boxed\s*([^\s${}\\A-Za-z][^\s${}\\]*|\s[^\s${}\\]+)")
-_JOINED = re.compile(
-    r"[\s$,;:\\.()\[\]*&]*(?:and|or|\\text\{\s*(?:and|or)\s*\})?[\s$,;:\\.()\[\]*&]*(?:[A-Za-z]\w*\s*=\s*)?[\s$\\]*"
+_HASHES = re.compile(r"####[ \t]{0,9}([^\n]*)")
+_HEADING = re.compile(r"\W{0,5}(?:final |the )?(?:answer|result|solution|conclusion)\W{0,5}$", re.IGNORECASE)
+_STEP = re.compile(
+    r"\W{0,5}(?:step|part|case|method|solution|explanation|verification|check|note|conclusion|problem|question|example|reasoning|calculat\w*|given|approach)\b",
+    re.IGNORECASE,
 )
-_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # an escaped brace is none
-_HASHES = re.compile(r"####\s{0,9}([^\s][^\n]*)")
 _PHRASE = re.compile(
-    r"(?:final\s+answer|correct\s+answer|answer|result|solution|value)\b(?:\W{0,4}(?:to|for|of|in)\b[^\n.:=$]{0,80}?)?"
-    r"\s{0,9}(?:\*\*|__)?\s{0,9}(?:is|are|equals|was|will be|:|=)[\s:]{0,9}(?:\*\*|__)?\s{0,9}"
-    r"(?:(?:therefore|thus|simply|then|given by|equal to|just|option|choice)\b)?[\s:]{0,9}",
+    r"(?:final\s{1,9}answer|correct\s{1,9}answer|answer|result|solution|value)\b(?:\W{0,4}(?:to|for|of|in)\b[^\n.:=$]{0,80}?)?"
+    r"\s{0,9}(?:\*\*|__)?\s{0,9}(?:is|are|equals|was|will be|must be|should be|would be|:|="
+    r"|\uff1a)[\s:]{0,9}(?:\*\*|__)?\s{0,9}"
+    r"(?:(?:therefore|thus|simply|then|given by|equal to|just|option|choice|actually|clearly|indeed)\b)?[\s:]{0,9}"
+    r"|(?:\u7b54\u6848|\u7b54|\u7d50\u679c|\u7ed3\u679c|\u6700\u7ec8\u7b54\u6848)[\u662f\u4e3a\u70ba\uff1a:]{1,3}\s{0,9}"
+    r"|(?:\u043e\u0442\u0432\u0435\u0442|r\u00e9ponse|antwort|respuesta|risposta|resposta|answer|\uc815\ub2f5|\ub2f5|\u7b54\u3048)\s{0,9}(?:[:\uff1a]|\bist\b|\bes\b|\best\b|\b\u00e8\b|\b\u00e9\b|\uc740|\ub294|\u306f)\s{0,9}",
+    re.IGNORECASE,
+)
+_IS_ANSWER = re.compile(
+    r"answer|\u7b54|\u7ed3\u679c|\u7d50\u679c|\u043e\u0442\u0432\u0435\u0442|r\u00e9ponse|antwort|respuesta|risposta|resposta|\ub2f5",
     re.IGNORECASE,
 )
 _ANSWER_TO = re.compile(r"answer\W+(?:to|for|of|in)\b.*[:=]", re.IGNORECASE)  # convert the answer to weeks: 28 / 7
+_DENIES = re.compile(
+    r"\b(?:not|never|doubt|don't|doesn't|cannot|can't|wrong to)\s(?:[a-z]{1,9}\s){0,3}(?:the\s)?$", re.IGNORECASE
+)
 _DELIMITERS = re.compile(r"\\[\[\]()\\$]|\$\$?")
 _CLOSES = {"$$": "$$", "$": "$", "\\[": "\\]", "\\(": "\\)"}
-_ALIGNED = re.compile(r"\\begin\{(?:align|gather|split|eqnarray)[a-z]*\*?\}(.*)\\end", re.DOTALL)
+_ALIGNED = re.compile(r"\\begin\{(?:align|gather|split|eqnarray)[a-z]*\*?\}")
 _NUMBER = re.compile(
     r"(?:(?<![\w.)\]}])[-\u2212](?:\\?\$)?)?"
-    r"(?:(?:\d{1,3}(?:(?:,\\!|,|\{,\}|\\[,!])\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d+\b)?(?:\s*/\s*\d+(?![\d/]))?"
+    r"(?:\d+[ ]\d+\s?/\s?\d+(?![\d/])"
+    r"|(?:(?:\d{1,3}(?:(?:,\\!|,|\{,\}|\\[,!])\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d+\b)?(?:\s?/\s?\d+(?![\d/]))?)"
 )
+_OR_BEFORE = re.compile(r"\d\W{0,3}(?:,\s?|\s)or\s\W{0,3}$|\b(?:not|n't)\s\W{0,3}$")
+_IS_NOT = re.compile(r"\b(?:is|it's|are|was)\s+not\b|\b(?:isn't|aren't|wasn't)\b", re.IGNORECASE)
+_COMMAND = re.compile(r"\\(?!text|mathrm|mathbf|textbf)[A-Za-z]")
 _WORD = re.compile(r"[A-Za-z]{2,}")
-_MARKUP = re.compile(r"\\(?:text|mbox|mathrm|textbf|operatorname)\s*\{[^{}]*\}|\\[A-Za-z]+")
-_SENTENCE_END = re.compile(r"\.(?=\s+[A-Z(\\$]|\s*$)|(?<!\\)[!?](?=\s|$)|\n")
+_MARKUP = re.compile(r"\\(?:text|mbox|mathrm|textbf|operatorname)\s{0,9}\{[^{}]{0,400}\}|\\[A-Za-z]+")
 
 
 class Candidate(NamedTuple):
-    """An answer and how it was found: box, hashes, phrase, bare, maths or number."""
+    """An answer and how it was found: box, hashes, phrase, bare, maths or number; other readings of the same words."""
 
     answer: str
     how: str
+    others: tuple[str, ...] = ()
+
+    @property
+    def readings(self) -> tuple[str, ...]:
+        return (self.answer, *self.others)
 
 
-def last_box(text: str) -> str | None:
-    """What is in the last `\\boxed{}` with balanced braces that is not empty, or None."""
-    boxes = _boxes(text)
-    return text[boxes[-1][1] : boxes[-1][2]].strip() if boxes else None
+def candidates(
+    output: str, boxed_only: bool = False, numeric: bool = False, choice: bool = False
+) -> Iterator[Candidate]:
+    """The answers that an output may mean, best first. Later ones count only if an earlier one cannot be read.
 
-
-def last_boxes(text: str, count: int) -> list[str]:
-    """The contents of the last `count` boxes if only commas, dollars or "and" stand between them, else of fewer."""
-    contents: list[str] = []
-    begin = len(text)
-    for start, inside, close in reversed(_boxes(text)[-count:]):
-        if contents and not _JOINED.fullmatch(text[close + 1 : begin]):
-            break
-        contents.insert(0, text[inside:close].strip())
-        begin = start
-    return contents
-
-
-def _boxes(text: str) -> list[tuple[int, int, int]]:
-    """(start of the command, start and end of its contents) of each good box; of boxes in boxes the outermost."""
-    matches = list(_BOX.finditer(text))
-    if not matches:
-        return []
-    closing = _braces(text)
-    boxes: list[tuple[int, int, int]] = []
-    for match in matches:
-        close = closing.get(match.end())
-        if close is None or not text[match.end() + 1 : close].strip() or (boxes and match.start() < boxes[-1][2]):
-            continue
-        boxes.append((match.start(), match.end() + 1, close))
-    return boxes
-
-
-def _braces(text: str) -> dict[int, int]:
-    """The place of the closing brace for each opening one that has one, in one pass."""
-    closing, open_at = {}, []
-    for brace in _BRACE.finditer(text):
-        if brace[0] == "{":
-            open_at.append(brace.start())
-        elif brace[0] == "}" and open_at:
-            closing[open_at.pop()] = brace.start()
-    return closing
-
-
-def closing_brace(text: str, start: int) -> int | None:
-    """The place of the brace that closes the one at `start`, or None."""
-    depth = 0
-    for brace in _BRACE.finditer(text, start):
-        depth += {"{": 1, "}": -1}.get(brace[0], 0)
-        if depth == 0:
-            return brace.start()
-    return None
-
-
-def answering(text: str) -> str:
-    """The part of an output that answers: after the last `</think>`, before a next question that a base model adds."""
-    answer = text.rpartition("</think>")[2]
-    answer = answer if answer.strip() else text
-    first = answer.partition("\nQuestion:")[0]
-    return first if first.strip() else answer
-
-
-def candidates(output: str, boxed_only: bool = False, numeric: bool = False) -> Iterator[Candidate]:
-    """The answers that an output may mean, best first. Later ones count only where an earlier one cannot be read.
-
-    `numeric`: the gold is a number, so a number is looked for where there is no formula.
+    `numeric`: the gold is a number, so a number is looked for if there is no formula. `choice`: it is a letter.
     """
     text = answering(output)
-    box = last_box(text) or last_box(output)
+    box = last_box(text)
     if box is None and not boxed_only:
-        braceless = list(_BRACELESS_BOX.finditer(text))
-        box = braceless[-1][1].strip() if braceless else None
+        box = braceless_box(text)
     if box is not None:
         yield Candidate(box, "box")
     if box is not None or boxed_only:
         return
-    text = text[-TAIL_CHARS:]
-    hashes = _HASHES.search(text)  # the first: a base model may run on with questions and answers of its own
+    yield from _without_box(without_open_box(text)[-TAIL_CHARS:], numeric, choice)
+
+
+def _without_box(text: str, numeric: bool, choice: bool) -> Iterator[Candidate]:
+    if choice and (letter := chosen_letter(text)):
+        yield Candidate(letter, "phrase")
+        return
+    hashes = _after_hashes(text)
     if hashes:
-        yield Candidate(hashes[1], "hashes")
-        yield from _numbers_in(hashes[1], "hashes", numeric)
-    phrase, is_answer = _after_phrase(text)
-    if phrase:
-        yield Candidate(phrase, "phrase")
-        yield from _numbers_in(phrase, "phrase", numeric and is_answer)
+        yield Candidate(hashes, "hashes")
+        yield from _only_number(hashes, "hashes", numeric)
+    statement, is_answer = _after_phrase(text)
+    if statement:
+        if is_denied(statement):
+            yield Candidate(statement, "phrase")
+            return
+        yield from _read(readings(statement), "phrase")
+        yield from _only_number(statement, "phrase", numeric and is_answer)
     if is_bare(text):
-        yield Candidate(text.strip(), "bare")
+        if is_denied(text) or _IS_NOT.search(text):
+            yield Candidate(text.strip(), "bare")
+            return
+        yield from _read(chain(readings(text), (c.answer for c in _only_number(text, "bare", numeric))), "bare")
     yield from _last_found(text, numeric)
 
 
-def _numbers_in(text: str, how: str, numeric: bool) -> Iterator[Candidate]:
-    """The first number of an answer that is not only a number."""
-    number = _NUMBER.search(text) if numeric else None
-    if number:
-        yield Candidate(number[0], how)
+def _read(texts: Iterable[str], how: str) -> Iterator[Candidate]:
+    """One candidate with all its readings, if there are any."""
+    found = list(texts)
+    if found:
+        yield Candidate(found[0], how, tuple(found[1:]))
+
+
+def _after_hashes(text: str) -> str | None:
+    """What stands after ####: of several the first that is an answer, for a base model may run on with questions."""
+    for match in _HASHES.finditer(text):
+        content = match[1].strip()
+        if _HEADING.match(content) or not content:
+            following = text[match.end() :].lstrip()
+            content = following.partition("\n")[0].strip() if following else ""
+        elif _STEP.match(content):
+            continue
+        if content and not content.startswith("#"):
+            return content
+    return None
+
+
+def _only_number(text: str, how: str, numeric: bool) -> Iterator[Candidate]:
+    """The number of an answer in words, if there is only one: of several, none is the answer."""
+    text = text[:MAX_STATEMENT]
+    numbers = list(_NUMBER.finditer(text)) if numeric and not _COMMAND.search(text) else []
+    if len({match[0] for match in numbers}) == 1 and all(_stands_alone(text, match) for match in numbers):
+        yield Candidate(numbers[0][0], how)
+
+
+def _stands_alone(text: str, number: re.Match[str]) -> bool:
+    """Whether a number is not a part of a formula or of a word: 5!, 2x, B12."""
+    before, after = text[: number.start()].rstrip("$\\ *_("), text[number.end() :].lstrip("$\\ *_)")
+    near = text[number.end() : number.end() + 1]
+    return not (before[-1:] in set("^+-/=<>{") or after[:1] in set("^+-/!=<>{") or near.isalpha() or near == "\\")
 
 
 def is_bare(text: str) -> bool:
     """Whether an output is nothing but an answer."""
     text = text.strip()
-    if not text or "\n" in text:
+    if not text or "\n" in text or len(text) > BARE_CHARS:
         return False
-    return len(text) <= BARE_CHARS and len(_WORD.findall(_MARKUP.sub(" ", text))) <= BARE_WORDS
+    return len(_WORD.findall(_MARKUP.sub(" ", text))) <= BARE_WORDS
 
 
 def _last_found(text: str, numeric: bool) -> Iterator[Candidate]:
-    """The last mathematics; for a numeric gold the last number instead where that comes later."""
+    """The last mathematics; for a numeric gold the last number instead if that comes later."""
     maths = _last_maths(text)
-    number = None
-    if numeric or not maths:
-        number = deque(_NUMBER.finditer(text), maxlen=1).pop() if _NUMBER.search(text) else None
+    number = last(_NUMBER.finditer(text)) if numeric or not maths else None
     if maths and (number is None or number.start() < maths.end):
         yield Candidate(_last_row(text[maths.inside : maths.close]), "maths")
     if number:
-        yield Candidate(number[0], "number")
+        several = _OR_BEFORE.search(text[max(0, number.start() - 12) : number.start()])
+        yield Candidate(f"{several[0]}{number[0]}" if several else number[0], "number")
 
 
 class _Span(NamedTuple):
@@ -189,7 +192,7 @@ def _maths(text: str) -> Iterator[_Span]:
 
 
 def _last_maths(text: str) -> _Span | None:
-    return deque(_maths(text), maxlen=1).pop() if any(_maths(text)) else None
+    return last(_maths(text))
 
 
 def _last_row(maths: str) -> str:
@@ -197,7 +200,8 @@ def _last_row(maths: str) -> str:
     aligned = _ALIGNED.search(maths)
     if not aligned:
         return maths.strip()
-    rows = [row for row in re.split(r"\\\\(?:\[[^\]]*\])?", aligned[1]) if row.strip()]
+    inside = maths[aligned.end() :].rpartition("\\end")[0] or maths[aligned.end() :]
+    rows = [row for row in re.split(r"\\\\(?:\[[^\]]{0,40}\])?", inside) if row.strip()]
     return rows[-1].replace("&", " ").strip() if rows else maths.strip()
 
 
@@ -209,28 +213,30 @@ def _looks_like_maths(span: str) -> bool:
 
 
 def _after_phrase(text: str) -> tuple[str | None, bool]:
-    """What follows the last "answer is", and True; or what follows "result is" ... in the last line, and False."""
+    """What the last "answer is" says, and True; or what "result is" ... in the last line says, and False."""
     matches = list(_PHRASE.finditer(text))
-    answers = [match for match in matches if "answer" in match[0].lower() and not _ANSWER_TO.search(match[0])]
+    answers = [match for match in matches if _IS_ANSWER.search(match[0]) and not _ANSWER_TO.search(match[0])]
     last_line = text.rstrip().rfind("\n") + 1
     for match in reversed(answers or [match for match in matches if match.start() >= last_line]):
-        rest = _first_statement(text[match.end() : match.end() + 2 * BARE_CHARS])
+        said = text[match.end() : match.end() + MAX_STATEMENT]
+        rest = _first_statement(said)
         if rest:
-            return rest, bool(answers)
+            if _DENIES.search(text[max(0, match.start() - 40) : match.start()]):
+                return f"not {rest}", bool(answers)
+            after = text[match.end() + said.find(rest) + len(rest) : match.end() + 2 * MAX_STATEMENT]
+            return corrected(rest, after) or rest, bool(answers)
     return None, False
 
 
 def _first_statement(rest: str) -> str | None:
-    """The answer at the start of `rest`: its first mathematics where nothing else is said, else its first sentence."""
+    """The answer at the start of `rest`: its first mathematics if nothing else is said, else its first sentence."""
     rest = rest.lstrip(" \n*_:")
     maths = next(_maths(rest), None)
     if maths is None:
-        end = _SENTENCE_END.search(rest)
-        return (rest[: end.start()] if end else rest).strip(" *_") or None
-    end = _SENTENCE_END.search(rest)
-    if end and end.start() < maths.start and rest[: end.start()].strip(" *_"):
-        return rest[: end.start()].strip(" *_")
-    end = _SENTENCE_END.search(rest, maths.end)
-    sentence = rest[: end.start()] if end else rest
+        return first_sentence(rest).strip(" *_") or None
+    sentence = first_sentence(rest)
+    if len(sentence) < maths.start and sentence.strip(" *_"):
+        return sentence.strip(" *_")
+    sentence = rest[: maths.end] + first_sentence(rest[maths.end :])
     alone = maths.start == 0 and not any(_maths(sentence[maths.end :]))
     return _last_row(rest[maths.inside : maths.close]) if alone else sentence.strip(" *_")

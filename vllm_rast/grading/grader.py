@@ -15,14 +15,17 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 from vllm_rast.errors import UserError
+from vllm_rast.grading.answering import answering
+from vllm_rast.grading.boxes import last_box, last_boxes
 from vllm_rast.grading.canonical import answer_class
-from vllm_rast.grading.decide import Decision, decide, rounding, tree
-from vllm_rast.grading.extract import Candidate, answering, candidates, last_box, last_boxes
+from vllm_rast.grading.decide import Decision, decide, is_choice, rounding, squeezed, tree, unit_words
+from vllm_rast.grading.extract import Candidate, candidates
 from vllm_rast.grading.latex.clean import clean
 from vllm_rast.grading.latex.numbers import read_decimal
 from vllm_rast.grading.latex.tokens import MAX_CHARS
 from vllm_rast.grading.meaning.compare import Rules
 from vllm_rast.grading.qwen_rules import decide_lineage
+from vllm_rast.grading.second_look import stands
 from vllm_rast.grading.workers.pool import Pool
 
 GRADERS = {
@@ -58,7 +61,10 @@ class GradeItem:
         gold = self.gold if isinstance(self.gold, str) else ", ".join(self.gold)
         if "####" in gold:
             return gold.rpartition("####")[2].strip()
-        return (last_box(gold) or gold) if "\\boxed" in gold else gold
+        if "\\boxed" not in gold:
+            return gold
+        joined = last_boxes(gold, 2)
+        return ", ".join(joined) if len(joined) > 1 else last_box(gold) or gold
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,7 @@ class _Marked(NamedTuple):
     found: Candidate | None
     decision: Decision
     kind: str
+    gold: str
     ms: float
     ticket: int | None
 
@@ -128,11 +135,14 @@ class Grader:
 
     def _mark(self, item: GradeItem) -> _Marked:
         start = time.perf_counter()
-        found, decision = _mark_lineage(item) if self.name == "qwen" else _mark(item)
+        try:
+            found, decision = _mark_lineage(item) if self.name == "qwen" else _mark(item)
+        except Exception as error:  # whatever a text does, it is one error, and the rest is graded
+            return _Marked(None, Decision(None, type(error).__name__), item.kind, "", _ms_since(start), None)
         ticket = None
         if found is not None and decision.verdict is None:
             ticket = self._pool.submit(item.gold_text, found.answer)
-        return _Marked(found, decision, item.kind, 1000 * (time.perf_counter() - start), ticket)
+        return _Marked(found, decision, item.kind, item.gold_text, _ms_since(start), ticket)
 
     def _is_done(self, marked: _Marked) -> bool:
         if marked.ticket is None:
@@ -142,6 +152,8 @@ class Grader:
 
     def _finish(self, marked: _Marked) -> Grade:
         found = marked.found
+        if found is None and marked.decision.verdict is None:
+            return Grade(False, None, f"error ({marked.decision.tier})", "error", round(marked.ms, 3))
         if found is None:
             return Grade(False, None, "none", "no_answer", round(marked.ms, 3))
         if marked.ticket is None:
@@ -152,22 +164,35 @@ class Grader:
             detail = f" ({result.detail})" if result.detail else ""
             how = f"{found.how}, math-verify{detail}"
             status, correct, ms = result.status, result.correct, marked.ms + result.ms
-        vote = answer_class(found.answer, marked.kind)
+            if correct and not stands(marked.gold, found.answer):
+                correct, how = False, f"{found.how}, math-verify (not on a second look)"
+        vote = _vote(found.answer, marked.kind)
         return Grade(correct, found.answer, how, status, round(ms, 3), vote)
+
+
+def _ms_since(start: float) -> float:
+    return 1000 * (time.perf_counter() - start)
+
+
+def _vote(answer: str, kind: str) -> str:
+    try:
+        return answer_class(answer, kind)
+    except Exception:  # an answer that has no class votes as the text it is
+        return "".join(answer.split())
 
 
 def _mark(item: GradeItem) -> tuple[Candidate | None, Decision]:
     """The answer that counts, and whether it is right. One that cannot be read makes way for the next candidate."""
     gold = item.gold_text
-    rules = Rules(item.ordered, _tolerance(item))
+    rules = Rules(item.ordered, _tolerance(item), unit_words(item.unit))
     first: tuple[Candidate, Decision] | None = None
-    if _squeezed(item.prediction) == _squeezed(gold) and gold and not item.boxed_only:
+    if squeezed(item.prediction) == squeezed(gold) and gold and not item.boxed_only:
         return Candidate(item.prediction.strip(), "bare"), Decision(True, "text")
     numeric = item.kind in {"integer", "number"} or _is_number(gold)
-    for candidate in candidates(item.prediction, item.boxed_only, numeric):
+    for candidate in candidates(item.prediction, item.boxed_only, numeric, is_choice(gold)):
         if len(candidate.answer) <= MAX_CHARS and not clean(candidate.answer):
             continue
-        decision = decide(gold, candidate.answer, rules)
+        candidate, decision = _best_reading(gold, candidate, rules)
         if candidate.how == "box" and decision.verdict is not True:
             joined = _joined_boxes(gold, item.prediction)
             if joined and decide(gold, joined, rules).verdict:
@@ -178,6 +203,18 @@ def _mark(item: GradeItem) -> tuple[Candidate | None, Decision]:
     return first or (None, Decision(False, "none"))
 
 
+def _best_reading(gold: str, candidate: Candidate, rules: Rules) -> tuple[Candidate, Decision]:
+    """The reading of a candidate that is right, else its first."""
+    first = decide(gold, candidate.answer, rules)
+    if first.verdict:
+        return candidate, first
+    for reading in candidate.others:
+        decision = decide(gold, reading, rules)
+        if decision.verdict:
+            return candidate._replace(answer=reading), decision
+    return candidate, first
+
+
 def _mark_lineage(item: GradeItem) -> tuple[Candidate | None, Decision]:
     found = next(candidates(item.prediction, item.boxed_only, _is_number(item.gold_text)), None)
     if found is None:
@@ -185,12 +222,8 @@ def _mark_lineage(item: GradeItem) -> tuple[Candidate | None, Decision]:
     return found, decide_lineage(item.gold_text, found.answer)
 
 
-def _squeezed(text: str) -> str:
-    return "".join(text.split())
-
-
 def _is_number(gold: str) -> bool:
-    return read_decimal(gold) is not None
+    return read_decimal(clean(gold)) is not None if len(gold) <= MAX_CHARS else False
 
 
 def _is_answer(candidate: Candidate, gold: str) -> bool:

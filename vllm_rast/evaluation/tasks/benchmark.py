@@ -23,7 +23,6 @@ import json
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
-from decimal import Decimal, InvalidOperation
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,9 @@ from typing import Any
 import yaml
 
 from vllm_rast.errors import UserError
-from vllm_rast.grading.extract import last_box
+from vllm_rast.grading.boxes import last_box
+from vllm_rast.grading.latex.clean import clean
+from vllm_rast.grading.latex.numbers import read_decimal
 
 FOLDER = Path(__file__).with_name("benchmarks")
 DATASETS = Path(__file__).parents[3] / "datasets"  # beside the package in a checkout
@@ -157,7 +158,7 @@ class Benchmark:
             gold = GOLD_RULES[rule](row[column])
             if self.kind in CANONICAL:
                 gold = CANONICAL[self.kind](gold)
-        except (ValueError, TypeError, InvalidOperation) as error:
+        except (ValueError, TypeError) as error:
             raise UserError(
                 f"{self.name}: no {self.kind} answer by the rule {rule!r} in column {column!r}, {where}: {error}"
             ) from error
@@ -368,14 +369,21 @@ def _several(value: Any) -> str | tuple[str, ...]:
 
 
 def _integer(gold: str) -> str:
-    number = Decimal(gold.replace(",", ""))  # 025 and 27.0 occur
-    if number != number.to_integral_value():
+    number = read_decimal(clean(gold))  # 025 and 27.0 occur
+    if number is None or number.denominator != 1:
         raise ValueError(f"{gold!r} is not an integer")
-    return str(int(number))
+    return str(number)
 
 
 def _number(gold: str) -> str:
-    return str(Decimal(gold.replace(",", "").replace("$", "")))
+    """A decimal, a fraction or a percentage, in plain digits."""
+    text = clean(gold)
+    if read_decimal(text) is not None:
+        return text.replace(",", "").lstrip("+")
+    top, slash, bottom = text.removesuffix("%").partition("/")
+    if read_decimal(top) is None or (slash and not read_decimal(bottom)):
+        raise ValueError(f"{gold!r} is not a number")
+    return text.replace(",", "")
 
 
 GOLD_RULES: dict[str, Callable[[Any], Any]] = {

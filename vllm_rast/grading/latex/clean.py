@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import re
+import unicodedata
+from functools import lru_cache
 
-from vllm_rast.grading.extract import closing_brace
+from vllm_rast.grading.boxes import closing_brace
 
 _CHARACTERS = {
-    "\u2212\u2013\u2014": "-", "\u00d7": r"\times ", "\u00b7\u22c5": r"\cdot ", "\u00f7\u2044": "/",
-    "\u221a": r"\sqrt ", "\u03c0": r"\pi ", "\u221e": r"\infty ", "\u2264": r"\le ", "\u2265": r"\ge ",
+    "\u2212\u2013\u2014": "-", "\u00d7": r"\times ", "\u00b7\u22c5\u2217\u2022": r"\cdot ", "\u00f7\u2044": "/",
+    "\u221a": r"\sqrt ", "\u03c0": r"\pi ", "\u221e": r"\infty ", "\u2264\u2a7d\u2266": r"\le ",
+    "\u2265\u2a7e\u2267": r"\ge ",
     "\u2260": r"\ne ", "\u222a": r"\cup ", "\u2229": r"\cap ", "\u2208": r"\in ", "\u2205": r"\emptyset ",
-    "\u211d": r"\mathbb{R}", "\u00b0": r"\degree ", "\u00b1": r"\pm ", "\u2213": r"\mp ", "\u2248": r"\approx ",
+    "\u211d": r"\mathbb{R}", "\u00b0": r"\degree ", "\u00b1": r"\pm ", "\u2213": r"\mp ",
+    "\u2248\u2245\u2243": r"\approx ",
     "\u03b8": r"\theta ", "\u03b1": r"\alpha ", "\u03b2": r"\beta ", "\u03b3": r"\gamma ", "\u03bb": r"\lambda ",
     "\u03bc": r"\mu ", "\u03c6": r"\phi ", "\u03c9": r"\omega ", "\u2032\u2019": "'", "\u201c\u201d": '"',
-    "\u00bd": r"\frac{1}{2}", "\u00bc": r"\frac{1}{4}", "\u00be": r"\frac{3}{4}", "\u2153": r"\frac{1}{3}",
-    "\u2154": r"\frac{2}{3}", "\u00a0\u2009\u202f": " ", "\u20ac\u00a3\u200b": "", "\u230a": r"\lfloor ",
-    "\u230b": r"\rfloor ", "\u2308": r"\lceil ", "\u2309": r"\rceil ", "\uff0c": ",", "\u3002": ".",
+    "\u221b": r"\sqrt[3]", "\u221c": r"\sqrt[4]", "\u20ac\u00a3\u00a5\uffe5\u200b\u200c\u200d\u2060\ufeff": "",
+    "\u230a": r"\lfloor ", "\u230b": r"\rfloor ", "\u2308": r"\lceil ", "\u2309": r"\rceil ", "\u3002\uff61": ".",
+    "\u3001\u060c": ",", "\u2223": "|", "\u2115": r"\mathbb{N}", "\u2124": r"\mathbb{Z}", "\u211a": r"\mathbb{Q}",
+    "\u2016": r"\|", "\u22c3": r"\cup ", "\u2192": r"\to ", "\u21d2": r"\implies ", "\u2026": "...",
 }  # fmt: skip
 _TRANSLATE = {ord(char): put for chars, put in _CHARACTERS.items() for char in chars}
-_RAISED = "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207b\u207f"
-_SUPERSCRIPTS = str.maketrans(_RAISED, "0123456789-n")
-_SUPERSCRIPT = re.compile(f"[{_RAISED}]+")
 NEW_ROW = "\x01"  # stands for the double backslash between the rows of a matrix
 
+_NEARLY = r"(?:approximately|approx\.?|about|roughly|\\approx)"
 _REWRITES = [
     (re.compile(pattern), put)
     for pattern, put in (
@@ -35,8 +38,13 @@ _REWRITES = [
         (r"(?<=\d)\.\s*\\!\s*(?=\d)", "."),
         (r"\\!", ""),
         (r"(?<=\d)\s*[xX]\s*(?=10\s*\^)", r"\\times "),  # 6.02 x 10^23
-        (r"(?<![\d.])(\d*\.\d*?)(\d{1,6}?)\2{2,}\s*(?:\.{3,}|\\[lc]?dots(?![A-Za-z]))", r"\1\\overline{\2}"),
-        (r"(?<=\d)\s*\^\s*\{?\s*(?:\\text\s*\{)?\s*(?:st|nd|rd|th)\s*\}?\s*\}?(?![A-Za-z])", ""),
+        (
+            r"(?<=\d)\s*\^\s*\{?\s*(?:\\(?:text|mathrm|textrm|rm|textup)\s*\{?)?\s*(?:st|nd|rd|th)\s*\}?\s*\}?(?![A-Za-z])",
+            "",
+        ),
+        (rf"\\text\s*\{{\s*\(\s*(?:or )?{_NEARLY}\s*\}}([^{{}}()]*)\\text\s*\{{\s*\)\s*\}}", r" \\approx \1"),
+        (rf"\\text\s*\{{\s*\(\s*(?:or )?{_NEARLY}\s*([\d.,]+)\s*\)\s*\}}", r" \\approx \1"),
+        (rf"\(\s*(?:or )?(?:\\text\s*\{{\s*)?{_NEARLY}\s*\}}?\s*([\d.,]+)\s*\)\s*$", r" \\approx \1"),
         (r"(?<=\d)\s*\^\s*(?:\{\s*o\s*\}|o(?![A-Za-z]))", r"\\degree "),
         (r"(?<=\d)\s*\((?:in )?([a-z]{2,}[a-z ]*)\)\s*$", r" \1"),  # 5 (in cm)
         (r"\\(?:text)?color\s*\{[^{}]*\}|\\(?:underline|uline)(?![A-Za-z])", ""),
@@ -80,13 +88,63 @@ def clean(text: str) -> str:
     text = text.strip()
     if text.isdigit() and text.isascii():  # most answers: nothing to do
         return text
-    text = _SUPERSCRIPT.sub(lambda m: "^{" + m[0].translate(_SUPERSCRIPTS) + "}", text).translate(_TRANSLATE)
+    if not text.isascii():
+        text = plain_characters(text)
     text = _unbox(_MARKDOWN.sub("", text))
     if "\\begin" not in text:
         text = _ESCAPED_TWICE.sub(r"\\", text)
     for pattern, put in _REWRITES:
         text = pattern.sub(put, text)
-    return strip_ends(text)
+    return strip_ends(_GOES_ON.sub(_repeating, text))
+
+
+_GOES_ON = re.compile(r"(?<![\d.])(\d*\.)(\d+)\s*(?:\.{3,}|\\[lc]?dots(?![A-Za-z]))")
+MAX_PERIOD = 6  # of a decimal that goes on; longer ones are not seen
+
+
+def _repeating(match: re.Match[str]) -> str:
+    """0.1666... as 0.1\\overline{6}: the shortest period that its last digits show three times."""
+    digits = match[2]
+    for period in range(1, MAX_PERIOD + 1):
+        end = digits[-period:]
+        if not digits.endswith(end * 3):
+            continue
+        kept = len(digits)
+        while kept > period and digits[kept - 1 - period] == digits[kept - 1]:
+            kept -= 1
+        return f"{match[1]}{digits[: kept - period]}\\overline{{{digits[kept - period : kept]}}}"
+    return match[0]
+
+
+def plain_characters(text: str) -> str:
+    """Digits, letters, fractions, indices and signs of all scripts, in ASCII and LaTeX as far as there is a form."""
+    return _JOINED_INDEX.sub("", "".join(map(_plain_character, text)))
+
+
+_JOINED_INDEX = re.compile(r"\x02\}\^\{\x02|\x03\}_\{\x03|\x02|\x03")  # x¹² is one power
+
+
+@lru_cache(maxsize=4096)
+def _plain_character(char: str) -> str:
+    if char.isascii():
+        return char
+    if ord(char) in _TRANSLATE:
+        return _TRANSLATE[ord(char)]
+    if unicodedata.decimal(char, None) is not None:
+        return str(unicodedata.decimal(char))
+    if unicodedata.category(char) == "Zs":
+        return " "
+    form, _, parts = unicodedata.decomposition(char).partition(" ")
+    plain = unicodedata.normalize("NFKC", char)
+    if form == "<fraction>":
+        top, _, bottom = plain.partition("\u2044")
+        return rf"\frac{{{top}}}{{{bottom or 1}}}"
+    if form in {"<super>", "<sub>"} and len(plain) == 1:
+        mark, opening = ("\x02", "^{") if form == "<super>" else ("\x03", "_{")
+        return opening + mark + _plain_character(plain) + mark + "}"
+    if form in {"<wide>", "<narrow>", "<font>", "<compat>"} and plain != char:
+        return plain_characters(plain)
+    return char
 
 
 def strip_ends(text: str) -> str:

@@ -130,11 +130,19 @@ class _Parser:
             raise Unreadable("nothing there")
         if len(pieces) > 1 and all(t.kind == "word" for piece in pieces for t in piece):
             return Node("list", tuple(_word(piece) for piece in pieces))
+        groups = _split(self.tokens, lambda t: t.kind == "sign" and t.text == ";")
+        if 1 < len(groups) < len(pieces) and all(groups):
+            return self._groups(groups)
         items = [self.sub(piece).item() for piece in pieces]
         both = any(t.kind == "sep" and t.text == "and" for t in self.tokens)
         if both and all(item.kind == "rel" and set(item.args[0]) & {"<", ">", "<=", ">="} for item in items):
             return Node("inter", tuple(items))
         return items[0] if len(items) == 1 else Node("list", tuple(items))
+
+    def _groups(self, groups: list[list[Token]]) -> Node:
+        """p = 5, q = 2; p = 7, q = 2: each solution is one tuple."""
+        solutions = [self.sub(group).answer() for group in groups]
+        return Node("list", tuple(Node("seq", ("(", ")", *s.args)) if s.kind == "list" else s for s in solutions))
 
     def item(self) -> Node:
         """One answer, with its unit or the words before it."""
@@ -150,12 +158,28 @@ class _Parser:
         rest = self.tokens[first:]
         if any(t.text in RELATIONS and t.kind != "word" for t in rest):
             return self._words_in_relation()
-        head = self.tokens[:first]
+        return self._with_unit(self.tokens[:first], rest)
+
+    def _with_unit(self, head: list[Token], rest: list[Token]) -> Node:
+        """A formula and the words after it: a multiplier, percent, and what then is its unit."""
+        scale = num(1)
+        while rest and rest[0].kind == "word" and rest[0].text.lower() in SCALES:
+            scale = num(scale.args[0] * SCALES[rest[0].text.lower()])
+            rest = rest[1:]
+        number = None
+        if scale != num(1):
+            number = Node("mul", (scale, self.sub(head).whole_relation()))
+        if head and head[-1].text == "\\degree" and len(rest) == 1 and rest[0].text in SCALES_OF_WARMTH:
+            return Node("unit", (self.sub(head[:-1]).whole_relation(), SCALES_OF_WARMTH[rest[0].text]))
+        if rest and _percent_words(rest):
+            return Node("pct", (number or self.sub(head).whole_relation(),))
+        if number is not None and not rest:
+            return number
         while head and head[-1].text in {"/", "\\cdot", "*", "("} and head[-1].kind != "word":
             head = head[:-1]
         if not head or head[-1].text in {"+", "-", "^", "_", "="} or not _is_unit(rest):
             raise Unreadable("words in the middle of a formula")
-        return Node("unit", (self.sub(head).whole_relation(), " ".join(t.text for t in rest)))
+        return Node("unit", (number or self.sub(head).whole_relation(), " ".join(t.text for t in rest)))
 
     def whole_relation(self) -> Node:
         return self.whole(self.relation)
@@ -215,14 +239,18 @@ class _Parser:
         node = self.signed()
         while True:
             if self.accept("+"):
-                node = Node("add", (node, self.product()))
+                node = Node("add", (node, self.signed_product()))
             elif self.accept("-"):
-                node = Node("add", (node, Node("neg", (self.product(),))))
+                node = Node("add", (node, Node("neg", (self.signed_product(),))))
             elif self.peek() in {"\\pm", "\\mp"}:
                 kind = self.token().text[1:]
                 node = Node(kind, (node, self.product()))
             else:
                 return node
+
+    def signed_product(self) -> Node:
+        """A product, or one with a sign of its own, as programs print it: 14.0 + -1.0i."""
+        return Node("neg", (self.product(),)) if self.accept("-") else self.product()
 
     def signed(self) -> Node:
         if self.accept("-"):
@@ -240,7 +268,9 @@ class _Parser:
             token = self.tokens[self.at]
             if token.text in _TIMES and token.kind != "word":
                 self.at += 1
-                node = Node("mul", (node, self.signed_power()))
+                other = self.signed_power()
+                cross = token.text == "\\times" and _has_vector(node) and _has_vector(other)
+                node = Node("fn", ("cross", node, other)) if cross else Node("mul", (node, other))
             elif token.text in {"/", "\\div"} and token.kind != "word":
                 self.at += 1
                 node = Node("div", (node, self.signed_power()))
@@ -263,16 +293,21 @@ class _Parser:
         """A factor without a sign between: a product, or a mixed number such as 1\\frac{4}{5} and 1 4/5."""
         before = self.tokens[self.at - 1]
         whole = node if node.kind == "num" and node.args[0].denominator == 1 and before.kind == "num" else None
-        if self.tokens[self.at].kind == "num" and before.kind == "num":
+        if self.tokens[self.at].kind == "num" and before.kind == "num" and not _ends_in_power(node):
             top = self.token()
             if whole is None or self.peek() != "/" or self.at + 1 >= len(self.tokens):
                 raise Unreadable("two numbers side by side")
             self.at += 1
             bottom = self.token()
-            return _mixed(whole, num(top.value or 0), num(bottom.value or 0)) or _refuse("a number after a number")
+            mixed = _mixed(whole, num(top.value or 0), num(bottom.value or 0)) or _refuse("a number after a number")
+            return Node("pct", (mixed,)) if self.accept("%") else mixed
         factor = self.power()
-        if whole is not None and factor.kind == "div" and all(part.kind == "num" for part in factor.args):
-            return _mixed(whole, *factor.args) or Node("mul", (node, factor))
+        sign = factor.kind if factor.kind in {"pct", "deg"} else ""  # 33\\frac13\\% is a third more than 33 %
+        fraction = factor.args[0] if sign else factor
+        if whole is not None and fraction.kind == "div" and all(part.kind == "num" for part in fraction.args):
+            proper = _mixed(whole, *fraction.args)
+            if proper is not None:
+                return Node(sign, (proper,)) if sign else proper
         return Node("mul", (node, factor))
 
     def starts_factor(self, token: Token) -> bool:
@@ -301,8 +336,8 @@ class _Parser:
             elif self.accept("%"):
                 node = Node("pct", (node,))
             elif self.accept("\\degree"):
-                if self.peek() in {"C", "F"}:
-                    self.at += 1
+                if self.peek() in SCALES_OF_WARMTH and self.at == len(self.tokens) - 1:
+                    return Node("unit", (node, SCALES_OF_WARMTH[self.token().text]))
                 node = Node("deg", (node,))
             elif self.accept("'"):
                 node = Node("sym", (_name(node) + "'",))
@@ -495,6 +530,10 @@ class _Parser:
         return Node("matrix", tuple(tuple(self.sub(cell).item() for cell in row) for row in cells))
 
 
+SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12,
+          "dozens": 12, "score": 20, "hundreds": 100, "thousands": 1000, "millions": 10**6, "billions": 10**9,
+          "trillions": 10**12, "lakh": 10**5, "crore": 10**7}  # fmt: skip
+SCALES_OF_WARMTH = {"C": "celsius", "F": "fahrenheit"}
 _TO, _RATIO = Token("word", "to"), Token("sign", ":")  # 3 to 4 is 3:4
 _BASES = {"two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8", "nine": "9",
           "ten": "10", "twelve": "12", "sixteen": "16"}  # fmt: skip
@@ -512,6 +551,10 @@ def _split(tokens: list[Token], separates: Callable[[Token], bool]) -> list[list
         else:
             pieces[-1].append(token)
     return pieces
+
+
+def _percent_words(tokens: list[Token]) -> bool:
+    return " ".join(t.text.lower().strip(".") for t in tokens) in {"percent", "per cent", "pct", "percents"}
 
 
 def _first_equals(tokens: list[Token]) -> int:
@@ -547,6 +590,18 @@ def _mixed(whole: Node, top: Node, bottom: Node) -> Node | None:
     if any(value.denominator != 1 for value in values) or not 0 < values[1] < values[2]:
         return None
     return num(values[0] + values[1] / values[2])
+
+
+def _ends_in_power(node: Node) -> bool:
+    """Whether the last factor is a power, whose exponent is no number beside the next: 2^6 3^5."""
+    return node.kind == "pow" or (node.kind == "mul" and _ends_in_power(node.args[1]))
+
+
+def _has_vector(node: Node) -> bool:
+    """Whether a factor is a vector by its arrow, hat or bar."""
+    if node.kind == "sym":
+        return node.args[0].partition(":")[0] in {"vec", "hat", "overrightarrow", "mathbf", "boldsymbol"}
+    return any(_has_vector(part) for part in node.args if isinstance(part, Node))
 
 
 def _refuse(reason: str) -> Node:

@@ -6,7 +6,7 @@ import re
 from fractions import Fraction
 from typing import NamedTuple
 
-from vllm_rast.grading.extract import closing_brace
+from vllm_rast.grading.boxes import closing_brace
 from vllm_rast.grading.latex.clean import NEW_ROW
 from vllm_rast.grading.latex.numbers import read_decimal
 

@@ -6,7 +6,7 @@ same if they have the same values at several points; those without unknowns are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -17,30 +17,36 @@ from vllm_rast.grading.meaning import units
 from vllm_rast.grading.meaning.names import is_named, unnamed
 from vllm_rast.grading.meaning.regions import INEQUALITIES, looks_like_region, region, same_region, unknown_of
 from vllm_rast.grading.meaning.values import (
+    DEEP_BITS,
     TooLarge,
     Undefined,
+    UndefinedAnswer,
+    ball,
     is_real,
     new_effort,
     parts,
     points,
+    precision,
     real,
     same_value,
     symbols,
-    to_mp,
     value,
 )
+from vllm_rast.grading.meaning.values import same as same_at
 from vllm_rast.grading.meaning.words import same_words
 
 FLOAT_DIGITS = 10  # a decimal with so many digits is a printed float: it stands for the value it is the rounding of
 MAX_ITEMS = 200
+NEAR = 0.02  # relative error of what stands after an approximately-equals sign: \\pi \\approx 3.1
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What the gold's row says: whether bare lists have an order, and the absolute error its number allows."""
+    """What the gold's row says: whether bare lists have an order, the absolute error its number allows, its unit."""
 
     ordered: bool = False
     tolerance: Fraction | None = None
+    unit: str | None = None
 
 
 PLAIN = Rules()
@@ -52,7 +58,8 @@ def same(gold: Node, answer: Node, rules: Rules = PLAIN) -> Verdict:
     """Whether an answer means the same as the gold. None: not decided here."""
     new_effort()
     try:
-        return _same(gold, answer, rules)
+        with precision(DEEP_BITS):
+            return _same(gold, answer, rules)
     except (Unreadable, TooLarge, RecursionError):
         return None
 
@@ -61,6 +68,14 @@ def _same(gold: Node, answer: Node, rules: Rules) -> Verdict:
     gold, answer = tidy(gold), tidy(answer)
     if gold == answer:
         return True
+    if gold.kind != "rel" and is_chain(answer):
+        if not is_consistent(answer):
+            return False
+        answer = tidy(exact_member(answer))
+    if gold.kind == "rel" and answer.kind != "rel" and is_chain(gold):
+        return is_consistent(gold) and _any(_same(member, answer, rules) for member in gold.args[1])
+    if _has_loose_degrees(gold) or _has_loose_degrees(answer):
+        return _with_degrees(gold, answer, rules)
     for applies, compare in _STEPS:
         if applies(gold) or applies(answer):
             return compare(gold, answer, rules)
@@ -74,6 +89,51 @@ def _all(verdicts: Sequence[Verdict]) -> Verdict:
     return None if any(v is None for v in verdicts) else True
 
 
+def _any(verdicts: Iterable[Verdict]) -> Verdict:
+    """True if one is, False if all are, else None."""
+    undecided = False
+    for verdict in verdicts:
+        if verdict:
+            return True
+        undecided = undecided or verdict is None
+    return None if undecided else False
+
+
+# Chains: 2 + 3 = 5, \\sqrt 2 \\approx 1.41
+
+
+def is_chain(node: Node) -> bool:
+    """Whether a relation only says how one value without unknowns is written."""
+    return (
+        node.kind == "rel" and set(node.args[0]) <= {"=", "~"} and not any(symbols(member) for member in node.args[1])
+    )
+
+
+def is_consistent(chain: Node) -> bool:
+    """Whether no step of a chain is wrong: 5 = 6 is, and 5 ~ 6; what cannot be compared passes."""
+    operators, members = chain.args
+    for operator, left, right in zip(operators, members, members[1:], strict=False):
+        if operator == "=" and _same(left, right, PLAIN) is False:
+            return False
+        if operator == "~" and not _is_near(left, right):
+            return False
+    return True
+
+
+def _is_near(left: Node, right: Node) -> bool:
+    try:
+        a, b = real(value(left)), real(value(right))
+    except (Unreadable, Undefined, TooLarge):
+        return True
+    return bool(abs(a - b) <= NEAR * abs(a))
+
+
+def exact_member(chain: Node) -> Node:
+    """The last member before the first that is only near."""
+    operators, members = chain.args
+    return members[operators.index("~")] if "~" in operators else members[-1]
+
+
 # Before comparing
 
 
@@ -81,17 +141,52 @@ def tidy(node: Node) -> Node:
     """A tree without a plus-minus, degrees or a matrix with a factor: the same answer in fewer kinds."""
     if _contains(node, {"pm", "mp"}):
         node = _without_pm(node)
-    if node.kind == "deg":
-        return tidy(node.args[0])
-    if node.kind == "neg" and node.args[0].kind == "deg":
-        return Node("neg", node.args[0].args)
     if node.kind in {"mul", "div", "neg"} and _contains(node, {"matrix"}):
         return _scaled_matrix(node)
     if node.kind == "seq" and node.args[0] == "[" and all(x.kind == "seq" and x.args[0] == "[" for x in node.args[2:]):
         return Node("matrix", tuple(row.args[2:] for row in node.args[2:]))
     if node.kind == "set" and not node.args:
         return Node("empty")
+    if node.kind == "rel" and node.args[0] == ("=",) and node.args[1][1].kind == "sym":
+        left, right = node.args[1]
+        if not symbols(left) and symbols(right):
+            return Node("rel", (("=",), (right, left)))
     return node
+
+
+_CIRCULAR = frozenset(["sin", "cos", "tan", "cot", "sec", "csc"])
+
+
+def _has_loose_degrees(node: Node) -> bool:
+    """Whether degrees stand in a formula but not in an argument of sine and the like."""
+    if node.kind == "deg":
+        return True
+    inside = node.kind in _FORMULAS - {"fn"} or (node.kind == "fn" and node.args[0] not in _CIRCULAR)
+    return inside and any(_has_loose_degrees(part) for part in parts(node))
+
+
+def without_degrees(node: Node) -> Node:
+    if node.kind == "deg":
+        return without_degrees(node.args[0])
+    if node.kind == "fn" and node.args[0] in _CIRCULAR:
+        return node
+    return Node(node.kind, tuple(without_degrees(arg) if isinstance(arg, Node) else arg for arg in node.args))
+
+
+def _with_degrees(gold: Node, answer: Node, rules: Rules) -> Verdict:
+    """Degrees are a unit: 180 - 2a may be written with the sign or without. 60 degrees are pi/3, too."""
+    plain = _same(without_degrees(gold), without_degrees(answer), rules)
+    one_sided = _has_loose_degrees(gold) != _has_loose_degrees(answer)
+    if plain is not False or not one_sided:
+        return plain
+    other = answer if _has_loose_degrees(gold) else gold
+    if not _contains_pi(other):
+        return False
+    return _same_formula(gold, answer, rules) if {gold.kind, answer.kind} <= _FORMULAS else False
+
+
+def _contains_pi(node: Node) -> bool:
+    return node == Node("sym", ("pi",)) or any(map(_contains_pi, parts(node)))
 
 
 def _contains(node: Node, kinds: set[str]) -> bool:
@@ -151,6 +246,10 @@ def _with_units(gold: Node, answer: Node, rules: Rules) -> Verdict:
     bare_answer = answer.args[0] if answer.kind == "unit" else answer
     if bare_gold.kind == "word" or bare_answer.kind == "word":
         return False
+    statements = [unit for unit in (unit_gold, unit_answer) if unit is not None and units.is_statement(unit)]
+    if statements:  # n is even: all the words must agree
+        return unit_gold == unit_answer and _same(bare_gold, bare_answer, rules)
+    unit_gold = rules.unit if unit_gold is None else unit_gold
     if unit_gold is not None and unit_answer is not None:
         factor = units.factor(unit_gold, unit_answer)
         if factor is None:
@@ -209,6 +308,8 @@ def _lists(gold: Node, answer: Node, rules: Rules) -> Verdict:
         return _regions(gold, answer, rules)
     if "seq" in {gold.kind, answer.kind}:
         return _list_and_tuple(gold, answer, rules)
+    if "empty" in {gold.kind, answer.kind}:
+        return False
     golds, answers = _items(gold), _items(answer)
     if max(len(golds), len(answers)) > MAX_ITEMS:
         raise TooLarge
@@ -300,7 +401,26 @@ def _matrices(gold: Node, answer: Node, rules: Rules) -> Verdict:
     return _in_order(vector, other.args[2:], rules) if matrix is gold else _in_order(other.args[2:], vector, rules)
 
 
+def _set_builders(gold: Node, answer: Node, rules: Rules) -> Verdict:
+    """{element : condition}: both must be the same, whatever the bound name is called."""
+    if gold.kind != answer.kind:
+        return None
+    (element, condition), (other_element, other_condition) = gold.args, answer.args
+    names, other_names = (symbols(e) & symbols(c) for e, c in (gold.args, answer.args))
+    if len(names) == len(other_names) == 1:
+        old, new = Node("sym", tuple(other_names)), Node("sym", tuple(names))
+        other_element, other_condition = (_substitute(n, old, new) for n in (other_element, other_condition))
+    return _all([_same(element, other_element, rules), _same(condition, other_condition, rules)])
+
+
+def is_image(node: Node) -> bool:
+    """Whether a set-builder's element is a formula and not just the unknown of its condition."""
+    return node.kind == "where" and node.args[0].kind not in {"sym", "rel"}
+
+
 def _regions(gold: Node, answer: Node, rules: Rules) -> Verdict:
+    if is_image(gold) or is_image(answer):
+        return _set_builders(gold, answer, rules)
     names = unknown_of(gold), unknown_of(answer)
     if None not in names and names[0] != names[1]:
         return False
@@ -347,9 +467,15 @@ def _relations(gold: Node, answer: Node, rules: Rules) -> Verdict:
     if set(operators) & INEQUALITIES or not set(operators) <= {"=", "~"}:
         return False
     if is_named(answer):
+        rest = Node("rel", (operators[1:], members[1:])) if len(members) > 2 else members[1]
+        if is_chain(rest) and not is_consistent(rest):
+            return False
         return _same(gold, unnamed(answer), rules)
     if members[-1].kind == "sym" and "~" not in operators:
         return _same(gold, members[0], rules)
+    steps = [(a, b) for a, b in zip(members, members[1:], strict=False) if not (symbols(a) or symbols(b))]
+    if any(_same(a, b, PLAIN) is False for a, b in steps if "~" not in operators):
+        return False
     equation = _contains(members[0], {"num"}) or members[-1] == num(0)
     chain = len(members) > 2 or not any(map(symbols, members)) or not equation
     if symbols(gold) or chain:  # 2 + 3 = 5, a + b = 4; x + x = 2x for 2x
@@ -438,9 +564,9 @@ def _proportional(a: Node, b: Node, signed: bool) -> Verdict:
             x, y = value(a, at), value(b, at)
         except Undefined:
             continue
-        if same_value(to_mp(y), Fraction(0)) or same_value(to_mp(x), Fraction(0)):
+        if same_value(y, Fraction(0)) or same_value(x, Fraction(0)):
             return None
-        this = x / y if isinstance(x, Fraction) and isinstance(y, Fraction) else to_mp(x) / to_mp(y)
+        this = x / y if isinstance(x, Fraction) and isinstance(y, Fraction) else ball(x) / ball(y)
         if ratio is not None and not same_value(ratio, this):
             return False
         ratio, seen = this, seen + 1
@@ -484,37 +610,39 @@ def _same_formula(gold: Node, answer: Node, rules: Rules) -> Verdict:
     tried = points(gold, answer)
     for at in tried:
         try:
-            a = value(gold, at)
-        except Undefined:
-            continue
-        try:
-            b = value(answer, at)
-        except Undefined:
+            verdict = same_at(gold, answer, at)
+        except UndefinedAnswer:
             undefined += 1
             continue
-        if same_value(a, b):
+        except Undefined:
+            continue
+        if verdict is None:
+            return None
+        if verdict:
             agreed += 1
-        elif at is not tried[-1] or (is_real(a) and is_real(b)):  # at negative values, roots and logarithms may part
+        elif at is not tried[-1] or _are_real(gold, answer, at):  # at negative values, roots and logarithms may part
             return False
     return True if agreed >= 2 else False if undefined >= 2 else None
 
 
+def _are_real(gold: Node, answer: Node, at: Any) -> bool:
+    return is_real(value(gold, at)) and is_real(value(answer, at))
+
+
 def _same_number(gold: Node, answer: Node, rules: Rules) -> Verdict:
-    values = []
-    for node in (gold, answer):
-        try:
-            values.append(value(node))
-        except Undefined:
-            values.append(None)
-    if None in values:
-        return None if values[0] is None else False
-    a, b = values
-    if same_value(a, b):
-        return True
+    try:
+        verdict = same_at(gold, answer)
+    except UndefinedAnswer:
+        return False
+    except Undefined:
+        return None
+    if verdict is not False:
+        return verdict
+    a, b = value(gold), value(answer)
     if rules.tolerance is not None and is_real(a) and is_real(b):
         if isinstance(a, Fraction) and isinstance(b, Fraction):
             return abs(a - b) <= rules.tolerance
-        return bool(abs(real(a) - real(b)) <= to_mp(rules.tolerance))
+        return bool(abs(real(a) - real(b)) <= real(rules.tolerance))
     return _is_float_of(a, b) or _is_float_of(b, a)
 
 
@@ -525,8 +653,9 @@ def _is_float_of(decimal: Any, exact: Any) -> bool:
     places = _decimal_places(decimal)
     if places is None or (isinstance(exact, Fraction) and _decimal_places(exact) is not None):
         return False
-    digits = len(str(abs(decimal.numerator * 10**places // decimal.denominator)))
-    return digits >= FLOAT_DIGITS and bool(abs(real(decimal) - real(exact)) <= to_mp(Fraction(1, 10**places)))
+    written = abs(decimal.numerator * 10**places // decimal.denominator)
+    near = abs(real(decimal) - real(exact)) <= real(Fraction(1, 10**places))
+    return written >= 10 ** (FLOAT_DIGITS - 1) and bool(near)
 
 
 def _decimal_places(number: Fraction) -> int | None:

@@ -18,10 +18,17 @@ def _is_name(node: Node) -> bool:
         return True
     if node.kind == "seq":
         return all(_is_name(part) for part in node.args[2:])
+    if node.kind == "div":
+        return all(map(_is_length, node.args))
+    if _is_length(node):
+        return True
     if node.kind == "mul" and _is_figure(node):
         return True
     if node.kind == "mul":
-        return node.args[0].kind == "sym" and node.args[1].kind in {"sym", "num", "seq"}
+        return node.args[0].kind == "sym" and (
+            node.args[1].kind in {"sym", "num", "seq"}
+            or (node.args[0].args[0] in _CALLED and node.args[1].kind == "rel")
+        )
     return False
 
 
@@ -30,6 +37,18 @@ def _is_figure(node: Node) -> bool:
     if node.kind == "mul":
         return all(map(_is_figure, node.args))
     return node.kind == "sym" and (node.args[0] in {"angle", "triangle", "m"} or node.args[0][:1].isupper())
+
+
+_CALLED = {"P", "Pr", "E", "mathbbP", "mathbbE", "Var"}  # P(X = 3)
+
+
+def _is_length(node: Node) -> bool:
+    """A segment, its length or a power of that: NO, |AB|, AB^2."""
+    if node.kind == "fn" and node.args[0] == "abs":
+        return _is_figure(node.args[1])
+    if node.kind == "pow":
+        return node.args[1].kind == "num" and _is_length(node.args[0])
+    return node.kind == "mul" and _is_figure(node)
 
 
 def unnamed(node: Node) -> Node:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from vllm_rast.grading.latex.parse import Node
 from vllm_rast.grading.latex.tokens import Unreadable
-from vllm_rast.grading.meaning.values import is_real, real, same_value, symbols, to_mp, value
+from vllm_rast.grading.meaning.values import ball, is_real, real, same_value, symbols, value
 
 INFINITY = float("inf")
 _FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "=": "=", "!=": "!="}
@@ -82,13 +82,20 @@ def _end(node: Node) -> Any:
     end = value(node)
     if not is_real(end):
         raise Unreadable("an end that is not real")
-    return real(end)
+    return end
 
 
 def _compare(a: Any, b: Any) -> int:
-    if a == b or (abs(a) != INFINITY and abs(b) != INFINITY and same_value(a, b)):
+    if _infinite(a) or _infinite(b):
+        low, high = (x if _infinite(x) else 0 for x in (a, b))
+        return (low > high) - (low < high)
+    if same_value(a, b):
         return 0
-    return -1 if a < b else 1
+    return -1 if (a < b if isinstance(a, Fraction) and isinstance(b, Fraction) else real(a) < real(b)) else 1
+
+
+def _infinite(end: Any) -> bool:
+    return isinstance(end, float)
 
 
 def _intervals(node: Node) -> Region:
@@ -152,7 +159,10 @@ def _solved(side: Node, operator: str, bound: Node) -> Region:
     slope = at[1] - at[0]
     if slope == 0 or any(y != at[0] + slope * x for x, y in at.items()):
         raise Unreadable("an inequality that is not linear")
-    return _half_line(operator if slope > 0 else _FLIPPED[operator], (_end(bound) - to_mp(at[0])) / to_mp(slope))
+    end = _end(bound)
+    exact = isinstance(end, Fraction)
+    solution = (end - at[0]) / slope if exact else end if _infinite(end) else (ball(end) - ball(at[0])) / ball(slope)
+    return _half_line(operator if slope > 0 else _FLIPPED[operator], solution)
 
 
 def _half_line(operator: str, end: Any) -> Region:
@@ -215,4 +225,4 @@ def _complement(intervals: Region) -> Region:
         result.append(Interval(low, low_in, interval.low, not interval.low_in))
         low, low_in = interval.high, not interval.high_in
     result.append(Interval(low, low_in, INFINITY, False))
-    return _merged(i for i in result if abs(i.low) != INFINITY or i.low != i.high)
+    return _merged(i for i in result if not (_infinite(i.low) and i.low == i.high))

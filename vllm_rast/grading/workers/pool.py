@@ -28,6 +28,17 @@ class Result(NamedTuple):
     ms: float
 
 
+def _last_message(line: bytes) -> dict[str, Any] | None:
+    """What a line says. A child that was killed as it spoke leaves the beginning of another message before it."""
+    for start in (0, line.rfind(b'{"')):
+        try:
+            message = json.loads(line[max(start, 0) :])
+        except ValueError:
+            continue
+        return message if isinstance(message, dict) else None
+    return None
+
+
 class _Worker:
     """One worker (see worker.py), the child that does its work, and the pair it has, if any."""
 
@@ -145,7 +156,9 @@ class Pool:
             return
         while b"\n" in worker.buffer:
             line, _, worker.buffer = worker.buffer.partition(b"\n")
-            self._said(worker, json.loads(line))
+            message = _last_message(line)
+            if message is not None:
+                self._said(worker, message)
 
     def _said(self, worker: _Worker, message: dict[str, Any]) -> None:
         if "ready" in message:

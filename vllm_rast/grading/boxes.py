@@ -1,0 +1,150 @@
+"""The boxes of an output: `\\boxed{...}` with balanced braces, found in one pass."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from vllm_rast.grading.searching import last
+
+_BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s{0,9}(?=\{)")
+# \boxed 5, \boxed A: one short answer without a space in it. `\boxed notation` only speaks of boxes.
+_BRACELESS = re.compile(r"\\boxed\s{0,9}((?:[-+\u2212]?\.?\d|\\(?:frac|dfrac|sqrt|pi))[^\s$,;]*|[A-Za-z](?![A-Za-z]))")
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # an escaped brace is none
+# What people write in a box to say what belongs there.
+_PLACEHOLDERS = {
+    "",
+    "answer",
+    "youranswer",
+    "finalanswer",
+    "theanswer",
+    "yourfinalanswer",
+    "...",
+    "…",
+    "\\ldots",
+    "\\dots",
+    "\\cdot",
+    "\\text",
+}
+_BETWEEN_CHARS = 80  # two boxes with more between them are two answers
+_CONNECTING = re.compile(
+    r"\\(?:text|mbox|mathrm)\s?\{\s?(?:and|or)?\s?,?\s?\}|\\q?quad(?![a-z])|\\[,;:! ()\[\]\\]"
+    r"|[$,;:.()\[\]*&\s]|\b(?:and|or)\b"
+)
+_NAME = re.compile(r"[A-Za-z]\w{0,9}\s?=")
+_SENTENCE = re.compile(r"[.!?](?:\s|$)|\n\s*\n")
+CONNECTING_WORDS = 4
+_TURNS = {"then", "so", "thus", "hence", "therefore", "no", "not", "wait", "but", "actually", "instead"}
+
+
+class Box(NamedTuple):
+    """The places where a box's command starts, where its contents start and end."""
+
+    start: int
+    inside: int
+    close: int
+
+
+def boxes(text: str) -> list[Box]:
+    """Every closed box with an answer in it; of boxes in boxes the outermost."""
+    matches = list(_BOX.finditer(text))
+    if not matches:
+        return []
+    closing = _braces(text)
+    found: list[Box] = []
+    for match in matches:
+        close = closing.get(match.end())
+        if close is None or (found and match.start() < found[-1].close):
+            continue
+        if not is_placeholder(text[match.end() + 1 : close]):
+            found.append(Box(match.start(), match.end() + 1, close))
+    return found
+
+
+def is_placeholder(content: str) -> bool:
+    """Whether a box holds nothing, or only says what should be there."""
+    if len(content) > _BETWEEN_CHARS:
+        return not content.strip()
+    plain = re.sub(r"\\text\s?\{|[\s{}$<>\[\]_]", "", content).lower()
+    return plain in _PLACEHOLDERS
+
+
+def last_box(text: str) -> str | None:
+    """The contents of the last box, or None."""
+    found = boxes(text)
+    return text[found[-1].inside : found[-1].close].strip() if found else None
+
+
+def braceless_box(text: str) -> str | None:
+    """What follows the last `\\boxed` without braces, if that is a short answer."""
+    found = last(_BRACELESS.finditer(text))
+    return found[1].rstrip(".") if found else None
+
+
+def last_boxes(text: str, count: int | None = None) -> list[str]:
+    """The contents of the last boxes between which only commas, "and" and names stand.
+
+    `count`: how many answers are wanted. Few words may stand between exactly as many boxes; a longer run without words
+    is given whole, since it is another answer.
+    """
+    found = boxes(text)
+    contents = _run(text, found, words=False)
+    if count is not None and len(contents) < count:
+        worded = _run(text, found, words=True)
+        return worded if len(worded) == count else contents
+    return contents
+
+
+def _run(text: str, found: list[Box], words: bool) -> list[str]:
+    contents: list[str] = []
+    begin = None
+    for box in reversed(found):
+        if begin is not None and not _joins(text[box.close + 1 : begin], words):
+            break
+        contents.insert(0, text[box.inside : box.close].strip())
+        begin = box.start
+    return contents
+
+
+def without_open_box(text: str) -> str:
+    """An output cut off before a last box that is not closed: what it was going to say is not known."""
+    found = last(_BOX.finditer(text))
+    if found is None or _braces(text).get(found.end()) is not None:
+        return text
+    return text[: found.start()]
+
+
+def _joins(between: str, words: bool) -> bool:
+    short = " ".join(between.split())
+    if len(short) > _BETWEEN_CHARS:
+        return False
+    left = _NAME.sub(" ", _CONNECTING.sub(" ", short)).split()
+    if not left:
+        return True
+    return (
+        words
+        and not {word.lower() for word in left} & _TURNS
+        and len(left) <= CONNECTING_WORDS
+        and not _SENTENCE.search(between)
+    )
+
+
+def _braces(text: str) -> dict[int, int]:
+    """The place of the closing brace for each opening one that has one, in one pass."""
+    closing, open_at = {}, []
+    for brace in _BRACE.finditer(text):
+        if brace[0] == "{":
+            open_at.append(brace.start())
+        elif brace[0] == "}" and open_at:
+            closing[open_at.pop()] = brace.start()
+    return closing
+
+
+def closing_brace(text: str, start: int) -> int | None:
+    """The place of the brace that closes the one at `start`, or None."""
+    depth = 0
+    for brace in _BRACE.finditer(text, start):
+        depth += {"{": 1, "}": -1}.get(brace[0], 0)
+        if depth == 0:
+            return brace.start()
+    return None
