@@ -202,7 +202,9 @@ def test_the_default_grader_marks_a_run(tmp_path):
     for sample in evaluation.samples:
         assert sample.correct == (f"\\boxed{{{golds[sample.problem]}}}" in sample.text)
         assert sample.status == ("ok" if "boxed" in sample.text else "no_answer")
-        assert sample.vote == (sample.answer if "boxed" in sample.text else None)
+        assert sample.answer_class == (sample.answer if "boxed" in sample.text else None)
+        assert sample.tier in {"text", "exact", "formula", "no answer"}
+    assert evaluation.pooled.rows["rast"].tiers.total() == 8
 
 
 def test_several_benchmarks_are_pooled_and_told_apart(tmp_path, stub_grader, capsys):
@@ -229,6 +231,11 @@ def test_an_unfinished_run_says_so(tmp_path, stub_grader, capsys):
     assert evaluate(run) == 0
     out = capsys.readouterr().out
     assert "different numbers of questions" in out and "3 to 4 samples" in out
+    assert "11 of 12" in out and "row ceiling is not finished: 44 of 48 samples, 11 of 12 questions" in out
+    assert evaluate(run, "--json") == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert (rows["ceiling"]["complete"], rows["ceiling"]["expected_questions"]) == (False, 12)
+    assert (rows["base"]["complete"], rows["base"]["samples"]) == (True, 48)
     evaluation = evaluate_runs([run])
     assert evaluation.pooled.recovery().questions == 11
     assert evaluation.pooled.rows["rast"].n == 3

@@ -38,6 +38,7 @@ def add_arguments(subparsers: argparse._SubParsersAction[argparse.ArgumentParser
         "(default: %(default)s)",
     )
     add_grader_arguments(parser)
+    parser.add_argument("--out", metavar="FOLDER", help="where new grades go if a run folder cannot be written")
     parser.set_defaults(func=main)
 
 
@@ -46,7 +47,7 @@ def add_grader_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--grader", default="default", help="default, or qwen for the published lineage's rules")
     parser.add_argument("--timeout", type=float, metavar="S", help="seconds the grader may take for one comparison")
     parser.add_argument("--workers", type=int, metavar="N", help="processes for answers that need a worker")
-    parser.add_argument("--regrade", action="store_true", help="grade everything anew")
+    parser.add_argument("--regrade", action="store_true", help="grade everything again")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -59,6 +60,7 @@ def main(args: argparse.Namespace) -> int:
         timeout_s=args.timeout,
         workers=args.workers,
         regrade=args.regrade,
+        out=args.out,
     )
     for row, _ in args.fail_below:
         if row not in evaluation.pooled.rows:

@@ -35,6 +35,7 @@ def add_arguments(subparsers: Any) -> None:
     )
     parser.add_argument("--grader", default="default", help="default, or qwen: the lineage's inflated rules")
     parser.add_argument("--kind", default=None, help="with --pairs: the kind of answers (see `vllm-rast benchmarks`)")
+    parser.add_argument("--out", metavar="FOLDER", help="where the grades go if the run folder cannot be written")
     parser.add_argument("--timeout", type=float, default=None, metavar="SECONDS", help="for one comparison in a worker")
     parser.add_argument("--workers", type=int, default=None, metavar="N", help="worker processes")
     parser.add_argument("--regrade", action="store_true", help="mark a run's samples anew, graded or not")
@@ -71,9 +72,18 @@ def _grade_pairs(args: argparse.Namespace) -> Counter[str]:
                 "status": grade.status,
                 "ms": grade.ms,
             }
-            print(json.dumps(line, ensure_ascii=False), flush=True)
+            print(json.dumps(line, ensure_ascii=not _is_printable(grade.answer)), flush=True)
             statuses[grade.status] += 1
     return statuses
+
+
+def _is_printable(answer: str | None) -> bool:
+    """Whether an answer can be written as UTF-8: half a character cannot."""
+    try:
+        (answer or "").encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _read_pairs(name: str, kind: str | None) -> Iterator[Any]:
@@ -105,12 +115,19 @@ def _item(line: str, where: str, default_kind: str | None) -> Any:
     if kind not in KINDS:
         raise UserError(f"{where}: kind {kind!r} is not one of {', '.join(KINDS)}")
     gold = pair["gold"]
+    if gold is None or gold == [] or (isinstance(gold, list) and None in gold):
+        raise UserError(f"{where}: the gold is null; give an answer, or delete the line")
+    if pair.get("ordered") not in (None, True, False):
+        raise UserError(f'{where}: "ordered" must be true or false, not {pair["ordered"]!r}')
+    unit = pair.get("unit")
+    if unit is not None and not isinstance(unit, str):
+        raise UserError(f'{where}: "unit" must be a text, not {unit!r}')
     return GradeItem(
         prediction="" if pair["prediction"] is None else str(pair["prediction"]),
         gold=tuple(map(str, gold)) if isinstance(gold, list) else str(gold),
         kind=kind,
         ordered=bool(pair.get("ordered")),
-        unit=pair.get("unit"),
+        unit=unit,
         error=None if pair.get("error") is None else str(pair["error"]),
     )
 
@@ -124,7 +141,7 @@ def _kind_of(benchmark: str) -> str:
 
 def _grade_run(args: argparse.Namespace) -> Counter[str]:
     from vllm_rast.evaluation.runs.folder import RunFolder
-    from vllm_rast.evaluation.scores.grade_run import grade_run
+    from vllm_rast.evaluation.scores.grade_run import grade_run, other_grades
     from vllm_rast.evaluation.scores.graded import read_grades
 
     def progress(done: int, total: int) -> None:
@@ -138,9 +155,11 @@ def _grade_run(args: argparse.Namespace) -> Counter[str]:
         workers=args.workers,
         regrade=args.regrade,
         progress=progress,
+        out=args.out,
     )
     print(f"{graded.new} samples graded, {graded.kept} grades kept, by {graded.grader}", file=sys.stderr)
-    grades = read_grades(RunFolder(args.run), graded.grader)
+    run = RunFolder(args.run)
+    grades = read_grades(run, graded.grader, other_grades(run, args.out))
     return Counter(grade["status"] for grade in grades.values())
 
 

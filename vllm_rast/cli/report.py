@@ -38,6 +38,7 @@ def main(args: argparse.Namespace) -> int:
         timeout_s=args.timeout,
         workers=args.workers,
         regrade=args.regrade,
+        out=args.out,
     )
     report.print_tables(evaluation)
     if args.against:

@@ -14,7 +14,7 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
-from vllm_rast.evaluation.reports.report import NOTE, comparison_lines, formulas, settings, tables, warnings
+from vllm_rast.evaluation.reports.report import NOTE, comparison_lines, formulas, settings, tables, tier_line, warnings
 from vllm_rast.evaluation.reports.tables import Table
 from vllm_rast.evaluation.scores.evaluate import Evaluation
 from vllm_rast.evaluation.scores.graded import GradedSample
@@ -36,7 +36,7 @@ def page(evaluation: Evaluation) -> str:
         settings="\n".join(html_settings(run.config) for run in evaluation.runs),
         tables="\n".join(html_table(table) for table in tables(evaluation)),
         comparisons="\n".join(f"<li>{escape(line)}</li>" for line in comparison_lines(evaluation.pooled)),
-        note=escape(NOTE),
+        note=escape(f"{NOTE} {tier_line(evaluation)}."),
         warnings="\n".join(f'<p class="warning">{escape(line)}</p>' for line in warnings(evaluation)),
         data=script_json(page_data(evaluation)),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from vllm_rast.evaluation.reports.against_paper import paper_table
@@ -57,13 +58,27 @@ def _score_cells(row: Row, k: int) -> list[str]:
     shares = [count / row.samples for count in (row.truncated, row.unanswered, row.timeouts, row.errors)]
     return [
         row.name,
-        str(len(row.questions)),
+        questions_cell(row),
         n,
         with_interval(row.avg),
         half_width(row.avg.value, row.avg.ci_decoding),
         *(with_interval(row.score(metric, k)) for metric in METRICS if metric.in_table),
         *(percent(value) for value in shares),
     ]
+
+
+def questions_cell(row: Row) -> str:
+    """How many questions a row has, and of how many if the run is not finished."""
+    asked = row.expected.questions if row.expected else len(row.questions)
+    return str(len(row.questions)) if row.is_complete else f"{len(row.questions)} of {asked}"
+
+
+def tier_line(evaluation: Evaluation) -> str:
+    """How many answers each tier of the grader compared."""
+    tiers: Counter[str] = Counter()
+    for row in evaluation.pooled.rows.values():
+        tiers += row.tiers
+    return "graded by " + ", ".join(f"{tier} {count:,}" for tier, count in tiers.most_common())
 
 
 def comparison_lines(summary: Summary) -> list[str]:
@@ -98,6 +113,12 @@ def warnings(evaluation: Evaluation) -> list[str]:
             counts = ", ".join(f"{row} {size}" for row, size in sizes.items())
             found.append(f"{name}: rows have different numbers of questions ({counts}); compare the paired differences")
         for row in summary.rows.values():
+            if row.expected and not row.is_complete:
+                found.append(
+                    f"{name}: row {row.name} is not finished: {row.samples} of {row.expected.samples} samples, "
+                    f"{len(row.questions)} of {row.expected.questions} questions; run `generate` again"
+                )
+        for row in summary.rows.values():
             if row.n != row.n_max:
                 found.append(
                     f"{name}: row {row.name} has {row.n} to {row.n_max} samples of a question; "
@@ -118,6 +139,7 @@ def print_tables(evaluation: Evaluation, console: Console | None = None) -> None
     for line in comparison_lines(evaluation.pooled):
         console.print(line, markup=False, soft_wrap=True)
     console.print(NOTE, style="dim", markup=False, soft_wrap=True)
+    console.print(tier_line(evaluation), style="dim", markup=False, soft_wrap=True)
     for line in warnings(evaluation):
         console.print(f"note: {line}", style="yellow", markup=False, soft_wrap=True)
 
@@ -149,7 +171,7 @@ def markdown_report(evaluation: Evaluation, against_paper: bool = False) -> str:
     for table in tables(evaluation):
         parts += [f"## {table.title}", markdown(table)]
     parts.append("\n".join(f"- {line}" for line in comparison_lines(evaluation.pooled)))
-    parts += [NOTE, "\n".join(f"> {line}" for line in warnings(evaluation))]
+    parts += [NOTE, tier_line(evaluation), "\n".join(f"> {line}" for line in warnings(evaluation))]
     parts += [f"![{metric.label}]({metric.key}.png)" for metric in METRICS if metric.drawn]
     for name, summary in evaluation.benchmarks.items():
         table = curve_table(f"{name}: against k", summary)

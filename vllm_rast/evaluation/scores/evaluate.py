@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from vllm_rast.evaluation.runs.folder import RunFolder
 from vllm_rast.evaluation.runs.progress import progress_bar
 from vllm_rast.evaluation.scores.grade_run import grade_run
 from vllm_rast.evaluation.scores.graded import GradedSample, merge_runs, require_samples
-from vllm_rast.evaluation.scores.summary import Summary, by_benchmark, summarize
+from vllm_rast.evaluation.scores.summary import Expected, Summary, by_benchmark, summarize
 
 
 @dataclass
@@ -36,6 +37,7 @@ def evaluate_runs(
     timeout_s: float | None = None,
     workers: int | None = None,
     regrade: bool = False,
+    out: str | os.PathLike[str] | None = None,
 ) -> Evaluation:
     """Grade the samples that have no current grade and count all of them.
 
@@ -50,15 +52,43 @@ def evaluate_runs(
     for run, name in zip(runs, names, strict=True):
         with progress_bar(f"grading {name}") as progress:
             graded.append(
-                grade_run(run.path, grader, timeout_s=timeout_s, workers=workers, regrade=regrade, progress=progress)
+                grade_run(
+                    run.path, grader, timeout_s=timeout_s, workers=workers, regrade=regrade, progress=progress, out=out
+                )
             )
     samples = merge_runs([(name, run.samples) for name, run in zip(names, graded, strict=True)])
     without_gold = sum(run.without_gold for run in graded)
     require_samples(samples, without_gold, paths)
     order = list(dict.fromkeys(row for run in runs for row in run.config["rows"]))
+    expected = expected_of(runs, names, samples)
+    pooled: dict[str, Expected] = {}
+    for (_, row), one in expected.items():
+        before = pooled.get(row, Expected(0, 0))
+        pooled[row] = Expected(before.questions + one.questions, before.samples + one.samples)
     return Evaluation(
-        runs, graded[0].grader, samples, without_gold, summarize(samples, order), by_benchmark(samples, order)
+        runs,
+        graded[0].grader,
+        samples,
+        without_gold,
+        summarize(samples, order, pooled),
+        by_benchmark(samples, order, expected),
     )
+
+
+def expected_of(
+    runs: Sequence[RunFolder], names: Sequence[str], samples: Sequence[GradedSample]
+) -> dict[tuple[str, str], Expected]:
+    """What finished runs have by (benchmark, row), rows called as in `samples`; for what they were asked to decode."""
+    called = {sample.row for sample in samples}
+    found = {}
+    for run, name in zip(runs, names, strict=True):
+        n = run.config["sampling"]["n"]
+        questions = Counter(problem.benchmark for problem in run.problems() if problem.gold)
+        for row in run.config["rows"]:
+            shown = f"{name}:{row}" if f"{name}:{row}" in called else row
+            for benchmark, count in questions.items():
+                found[benchmark, shown] = Expected(count, count * n)
+    return found
 
 
 def run_names(runs: Sequence[RunFolder]) -> list[str]:

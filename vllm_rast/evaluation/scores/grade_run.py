@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vllm_rast.errors import UserError
 from vllm_rast.evaluation.runs.folder import RunFolder, Sample
-from vllm_rast.evaluation.runs.jsonl import LineFile
+from vllm_rast.evaluation.runs.jsonl import LineFile, RunError
 from vllm_rast.evaluation.scores.graded import GRADES, GradedSample, is_current, join, read_grades, text_hash
 
 if TYPE_CHECKING:
@@ -41,11 +42,12 @@ def grade_run(
     workers: int | None = None,
     regrade: bool = False,
     progress: Progress | None = None,
+    out: str | os.PathLike[str] | None = None,
 ) -> Graded:
     """Mark the samples of the run folder at `path` and append their grades to its grades.jsonl, one flushed
-    line each.
+    line each; to a file in the folder `out` if the run folder cannot be written to.
 
-    Stopped at any moment, it goes on from there the next time. `regrade` marks everything anew. `timeout_s`
+    Stopped at any moment, it goes on from there the next time. `regrade` marks everything again. `timeout_s`
     is the grader's limit for one answer, `workers` its number of processes; None leaves either to the grader.
 
     Raises:
@@ -53,13 +55,15 @@ def grade_run(
     """
     run = RunFolder(path)
     identity = grader_identity(grader)
-    grades = {} if regrade else read_grades(run, identity)
+    elsewhere = other_grades(run, out)
+    grades = {} if regrade else read_grades(run, identity, elsewhere)
     problems = {(problem.benchmark, problem.id): problem for problem in run.problems()}
     finished = list(run.samples())
     samples = [sample for sample in finished if has_gold(problems, sample)]
     todo = [sample for sample in samples if not is_current(grades.get(sample.key), sample)]
     if todo:
-        with closing(LineFile(run.path / GRADES)) as lines, open_grader(grader, timeout_s, workers) as marker:
+        file = _open_lines(elsewhere or run.path / GRADES)
+        with closing(file) as lines, open_grader(grader, timeout_s, workers) as marker:
             marks = marker.grade_many(_items(todo, problems))
             for done, (sample, grade) in enumerate(zip(todo, marks, strict=True), 1):
                 grades[sample.key] = _record(sample, grade, identity)
@@ -68,6 +72,25 @@ def grade_run(
                     progress(done, len(todo))
     graded = [join(sample, grades[sample.key]) for sample in samples]
     return Graded(len(todo), len(finished) - len(samples), identity, graded)
+
+
+def other_grades(run: RunFolder, out: str | os.PathLike[str] | None) -> Path | None:
+    """Where the grades of a run go whose folder cannot be written to; None if it can, or without another folder."""
+    if out is None or os.access(run.path, os.W_OK):
+        return None
+    folder = Path(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {folder}: {error.strerror}; name a folder that can be written") from error
+    return folder / f"{run.path.resolve().name}.{GRADES}"
+
+
+def _open_lines(path: Path) -> LineFile:
+    try:
+        return LineFile(path)
+    except RunError as error:
+        raise UserError(f"{error}; name a folder for the grades with --out") from error
 
 
 def has_gold(problems: Mapping[tuple[str, str], Problem], sample: Sample) -> bool:

@@ -2,7 +2,7 @@
 
 A grade belongs to a sample's key, to the text that was graded and to the grader that marked it (name and
 version). It counts only while all three are as they were, so a text that changed, or a better grader, is
-graded anew and nothing else is. One line of grades.jsonl:
+graded again and nothing else is. One line of grades.jsonl:
 
     {"benchmark", "row", "problem", "sample", "correct", "answer", "how", "status", "ms", "class",
     "text_hash", "grader"}
@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from vllm_rast.errors import UserError
@@ -24,7 +25,7 @@ GRADES = "grades.jsonl"
 
 @dataclass(frozen=True, slots=True)
 class GradedSample:
-    """One sample and how it was marked; `answer_class` is what a majority vote counts."""
+    """One sample and how it was marked."""
 
     benchmark: str
     row: str
@@ -42,20 +43,24 @@ class GradedSample:
     answer_class: str | None
 
     @property
-    def vote(self) -> str | None:
-        return self.answer if self.answer_class is None else self.answer_class
+    def tier(self) -> str:
+        """What compared the answer: text, exact, rounded, formula, math-verify; or why nothing was compared."""
+        if self.status != "ok":
+            return self.status.replace("_", " ")
+        return self.how.rpartition(", ")[2].partition(" (")[0]
 
 
 def text_hash(text: str) -> str:
     return hashlib.blake2b(text.encode("utf-8", "backslashreplace"), digest_size=8).hexdigest()
 
 
-def read_grades(run: RunFolder, grader: str) -> dict[Key, dict[str, Any]]:
-    """The latest grade of each sample by `grader` ("name/version")."""
+def read_grades(run: RunFolder, grader: str, elsewhere: Path | None = None) -> dict[Key, dict[str, Any]]:
+    """The latest grade of each sample by `grader` ("name/version"), from the run folder and then from another file."""
     grades = {}
-    for _, record in read_lines(run.path / GRADES):
-        if record.get("grader") == grader:
-            grades[Key(record["benchmark"], record["row"], record["problem"], record["sample"])] = record
+    for path in (run.path / GRADES, elsewhere):
+        for _, record in read_lines(path) if path else ():
+            if record.get("grader") == grader:
+                grades[Key(record["benchmark"], record["row"], record["problem"], record["sample"])] = record
     return grades
 
 

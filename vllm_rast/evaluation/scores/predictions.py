@@ -66,7 +66,8 @@ def read_predictions(paths: Iterable[str | os.PathLike[str]]) -> tuple[list[Pred
                 seen.add(record["question"])
                 outputs = record["model_output"]
                 for output in outputs if isinstance(outputs, list) else [outputs]:
-                    predictions.append(Prediction(str(path), record["question"], str(output), str(record["answer"])))
+                    text = "" if output is None else str(output)
+                    predictions.append(Prediction(str(path), record["question"], text, str(record["answer"])))
     if not predictions:
         raise UserError(f"{', '.join(map(str, paths))}: no predictions")
     return predictions, left_out
@@ -80,6 +81,8 @@ def _record(line: str, where: str) -> dict[str, Any]:
     for column in COLUMNS:
         if not isinstance(record, dict) or column not in record:
             raise UserError(f"{where}: no {column!r}; a line needs {', '.join(COLUMNS)}")
+    if record["answer"] is None or not isinstance(record["question"], str):
+        raise UserError(f"{where}: the answer is null or the question is not a text; give the gold, or delete the line")
     return record
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any
+from functools import cached_property, lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -36,6 +37,21 @@ class Score:
     ci_decoding: Interval | None
 
 
+class Expected(NamedTuple):
+    """What a finished run has of one row: questions that can be graded, and samples of them."""
+
+    questions: int
+    samples: int
+
+
+@lru_cache(maxsize=65536)
+def classes_of(answers: tuple[str | None, ...]) -> list[str | None]:
+    """The classes that the answers to one question vote for."""
+    from vllm_rast.grading.voting import voting_classes
+
+    return voting_classes(answers)
+
+
 @dataclass
 class Row:
     """One row's samples on one set of questions, counted."""
@@ -47,12 +63,14 @@ class Row:
     timeouts: int = 0
     errors: int = 0
     tokens: int = 0
+    expected: Expected | None = None
+    tiers: Counter[str] = field(default_factory=Counter)
     answers: dict[tuple[str, str], list[str | None]] = field(default_factory=dict)
     correct: dict[tuple[str, str], list[bool]] = field(default_factory=dict)
 
     def add(self, sample: GradedSample) -> None:
         question = (sample.benchmark, sample.problem)
-        self.answers.setdefault(question, []).append(sample.vote)
+        self.answers.setdefault(question, []).append(sample.answer)
         self.correct.setdefault(question, []).append(sample.correct)
         self.samples += 1
         self.tokens += sample.tokens
@@ -60,6 +78,7 @@ class Row:
         self.unanswered += sample.status == "no_answer"
         self.timeouts += sample.status == "timeout"
         self.errors += sample.status == "error"
+        self.tiers[sample.tier] += 1
 
     @property
     def questions(self) -> list[tuple[str, str]]:
@@ -71,7 +90,12 @@ class Row:
 
     @cached_property
     def tallies(self) -> list[Tally]:
-        return [tally(self.answers[q], self.correct[q]) for q in self.questions]
+        return [tally(classes_of(tuple(self.answers[q])), self.correct[q]) for q in self.questions]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether no sample of the run is missing, as far as the run says how many there will be."""
+        return self.expected is None or self.samples >= self.expected.samples
 
     @property
     def n(self) -> int:
@@ -141,20 +165,31 @@ class Summary:
         return pairs + [(row, "base") for row in self.rows if "base" in self.rows and row not in ("rast", "base")]
 
 
-def summarize(samples: Iterable[GradedSample], order: Sequence[str] = ()) -> Summary:
-    """Count graded samples by row; `order` names the rows that come first."""
+def summarize(
+    samples: Iterable[GradedSample], order: Sequence[str] = (), expected: Mapping[str, Expected] | None = None
+) -> Summary:
+    """Count graded samples by row; `order` names the rows that come first, `expected` what each will have."""
     rows: dict[str, Row] = {name: Row(name) for name in order}
     for sample in samples:
         rows.setdefault(sample.row, Row(sample.row)).add(sample)
+    for name, row in rows.items():
+        row.expected = (expected or {}).get(name)
     return Summary({name: row for name, row in rows.items() if row.samples})
 
 
-def by_benchmark(samples: Iterable[GradedSample], order: Sequence[str] = ()) -> dict[str, Summary]:
-    """One summary for each benchmark, in order of appearance."""
+def by_benchmark(
+    samples: Iterable[GradedSample],
+    order: Sequence[str] = (),
+    expected: Mapping[tuple[str, str], Expected] | None = None,
+) -> dict[str, Summary]:
+    """One summary for each benchmark, in order of appearance; `expected` by (benchmark, row)."""
     groups: dict[str, list[GradedSample]] = {}
     for sample in samples:
         groups.setdefault(sample.benchmark, []).append(sample)
-    return {name: summarize(group, order) for name, group in groups.items()}
+    return {
+        name: summarize(group, order, {row: e for (benchmark, row), e in (expected or {}).items() if benchmark == name})
+        for name, group in groups.items()
+    }
 
 
 def table_ks(n: int) -> list[int]:
@@ -199,6 +234,10 @@ def _row_json(row: Row, recovery: Recovery | None) -> dict[str, Any]:
         "n_max": row.n_max,
         "questions": len(row.questions),
         "samples": row.samples,
+        "complete": row.is_complete,
+        "expected_questions": row.expected.questions if row.expected else None,
+        "expected_samples": row.expected.samples if row.expected else None,
+        "tiers": dict(row.tiers.most_common()),
     }
     for metric in METRICS:
         scores = {str(k): row.score(metric, k) for k in table_ks(row.n)}
