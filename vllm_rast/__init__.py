@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from vllm_rast.mix.config import ModelPair as ModelPair
     from vllm_rast.mix.config import RastConfig as RastConfig
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "RastLLM": "vllm_rast.llm",

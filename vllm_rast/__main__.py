@@ -2,6 +2,6 @@
 
 import sys
 
-from vllm_rast.cli.main import main
+from vllm_rast.cli.main import program
 
-sys.exit(main())
+sys.exit(program())

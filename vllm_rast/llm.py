@@ -7,7 +7,10 @@ from typing import Any
 
 from vllm import LLM, RequestOutput, SamplingParams
 
-from vllm_rast.engine.plugin import LOAD_FORMAT, WORKER_CLS, register
+from vllm_rast.engine.children import without_interrupts
+from vllm_rast.engine.names import LOAD_FORMAT, WORKER_CLS
+from vllm_rast.engine.plugin import register
+from vllm_rast.errors import UserError
 from vllm_rast.mix.config import ModelPair, RastConfig
 
 
@@ -51,6 +54,9 @@ class RastLLM(LLM):
         **options: Any,
     ) -> None:
         register()
+        additional = dict(options.pop("additional_config", None) or {})
+        if "rast" in additional:
+            raise UserError("additional_config: its rast part is made of RastLLM's own arguments; give those instead")
         self.rast_config = RastConfig.build(
             model,
             positive,
@@ -64,14 +70,15 @@ class RastLLM(LLM):
         base = self.rast_config.sources[0]
         if base.revision is not None:
             options.setdefault("revision", base.revision)
-        additional = {**(options.pop("additional_config", None) or {}), "rast": self.rast_config.to_dict()}
-        super().__init__(
-            base.path,
-            load_format=LOAD_FORMAT,
-            worker_cls=options.pop("worker_cls", WORKER_CLS),
-            additional_config=additional,
-            **options,
-        )
+        additional["rast"] = self.rast_config.to_dict()
+        with without_interrupts():
+            super().__init__(
+                base.path,
+                load_format=LOAD_FORMAT,
+                worker_cls=options.pop("worker_cls", WORKER_CLS),
+                additional_config=additional,
+                **options,
+            )
 
     def stream(
         self,

@@ -109,7 +109,7 @@ def test_the_resume_command_can_be_pasted(monkeypatch):
         (["--rows", "x=positive:2"], "--rows x=positive:2: alpha: 'positive:2' is neither"),
         (["--rows", "hot=1@warm"], "--rows hot=1@warm: the temperature 'warm' is not a number"),
         (["--rows", 'x={"alpha": 1}'], '--rows x={"alpha": 1}: alpha: a schedule needs warmup'),
-        (["--rows", 'x={"alpha": 1, base'], "begins like JSON and is none"),
+        (["--rows", 'x={"alpha": 1, base'], "looks like JSON but does not parse"),
         (["--rows", '{"until": 5}'], "is no name; write NAME=ALPHA"),
         (["--rows", "inf=inf"], "--rows inf=inf: alpha: expected a finite number"),
         (["--pair", "one"], "--pair: expected POSITIVE,NEGATIVE[,ALPHA]"),
@@ -151,7 +151,7 @@ def test_a_run_needs_a_folder(capsys):
         ('{"answer": 1}', 'line 2: expected either "question" or "prompt"'),
         ('{"question": "a", "prompt": "b"}', 'line 2: expected either "question" or "prompt"'),
         ('{"question": "a", "answer": {}}', 'line 2: "answer" must be a text, a number or a list'),
-        ('{"question": "a", "id": 0}', "the id '0' occurs twice"),
+        ('{"question": "a", "id": 0}', "lines 1 and 2 have the id '0'"),
     ],
 )
 def test_wrong_input_lines_are_named(capsys, tmp_path, line, said):

@@ -7,9 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from vllm_rast.engine.launch import ENVIRONMENT, engine_defaults, reason_of, set_environment
 from vllm_rast.errors import UserError
 from vllm_rast.evaluation.runs import backends
-from vllm_rast.evaluation.runs.backends import VllmBackend, cut, engine_defaults, prompt_encoder, reason_of, split_stop
+from vllm_rast.evaluation.runs.backends import VllmBackend, cut, prompt_encoder, split_stop
 from vllm_rast.evaluation.runs.decode import Job
 from vllm_rast.evaluation.runs.folder import Key
 from vllm_rast.evaluation.runs.jsonl import RunError
@@ -91,7 +92,7 @@ def test_outputs_find_their_jobs_in_any_order():
 def test_what_the_engine_gave_up_is_no_sample():
     pytest.importorskip("vllm")
     backend = fake_engine(lambda places: [(0, "abort", "half a te")])
-    with pytest.raises(RunError, match="sums 0: vLLM gave it up"):
+    with pytest.raises(RunError, match="sums 0: vLLM did not finish this request"):
         list(backend.stream([job(0)]))
 
 
@@ -134,10 +135,10 @@ def test_only_the_shipped_models_get_options_and_threads(monkeypatch):
     monkeypatch.setattr(os, "environ", {"VLLM_LOGGING_LEVEL": "DEBUG"})
     mixed = RastConfig("org/base", (ModelPair("tiny:positive", None),))
     assert engine_defaults(mixed) == {}
-    backends.set_environment(mixed)
-    assert os.environ == {"VLLM_LOGGING_LEVEL": "DEBUG", "VLLM_LOGGING_STREAM": "ext://sys.stderr"}
+    set_environment(mixed)
+    assert os.environ == ENVIRONMENT | {"VLLM_LOGGING_LEVEL": "DEBUG"}
     tiny = RastConfig("tiny:base", (ModelPair("tiny:positive", "tiny:negative"),))
     assert engine_defaults(tiny)["dtype"] == "float32"
-    backends.set_environment(tiny)
+    set_environment(tiny)
     assert os.environ["OMP_NUM_THREADS"] == "1"
     assert os.environ["VLLM_LOGGING_LEVEL"] == "DEBUG"  # the user's word stays

@@ -135,12 +135,12 @@ BAD: list[tuple[Any, str]] = [
     ("1", "alpha: '1' is neither a number nor a model"),
     ("x" * 10**6, "alpha: 'xxx"),
     ("\n\ud800", r"alpha: '\\n\\ud800' is neither"),
-    ("{", "alpha: '{' begins like JSON"),
-    ("[" * MAX_TEXT, "alpha: .* begins like JSON"),
+    ("{", "alpha: '{' looks like JSON"),
+    ("[" * MAX_TEXT, "alpha: .* looks like JSON"),
     ("[" * (MAX_TEXT + 1), "alpha: 65,537 characters are too many"),
     ('{"alpha": NaN, "warmup": 1}', "alpha.alpha: expected a finite number"),
     ('{"alpha": 1e999, "warmup": 1}', "alpha.alpha: expected a finite number"),
-    ('{"until": ' + "9" * 5000 + "}", "alpha: .* begins like JSON"),
+    ('{"until": ' + "9" * 5000 + "}", "alpha: .* looks like JSON"),
     ('["base"]', r"alpha\[0\]: expected a number, got 'base'"),
 ]
 

@@ -20,7 +20,7 @@ from questions import PROMPTS, QUESTIONS
 from serving import Server, serving
 from transformers import AutoTokenizer
 
-from vllm_rast.evaluation.runs.backends import TINY_ENGINE
+from vllm_rast.engine.launch import TINY_ENGINE
 from vllm_rast.mix.model_names import resolve_model
 from vllm_rast.serving.requests import MAX_BODY_BYTES
 

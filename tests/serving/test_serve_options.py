@@ -12,7 +12,7 @@ import trustme
 from questions import PROMPTS
 from serving import Server, serving
 
-from vllm_rast.evaluation.runs.backends import TINY_ENGINE
+from vllm_rast.engine.launch import TINY_ENGINE
 
 KEY = {"Authorization": "Bearer secret"}
 PREFIX = "/rast"

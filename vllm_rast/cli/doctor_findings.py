@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import vllm_rast
+from vllm_rast.engine.names import SUPPORTED_VLLM
 from vllm_rast.mix.model_names import TINY_FOLDER, TINY_MODELS
 
-SUPPORTED_VLLM = "0.32."
 ENTRY_POINT = "vllm_rast.engine.plugin:register"
 
 
@@ -72,24 +72,22 @@ def examine_vllm() -> Iterator[Finding]:
     if version is None:
         yield Finding("vLLM", "missing", "run `make install`, or pip install vllm==0.32.0 for CUDA", False)
         return
-    fits = version.startswith(SUPPORTED_VLLM)
-    reason = (
-        "supported" if fits else f"this release is written for {SUPPORTED_VLLM}x; pip install vllm=={SUPPORTED_VLLM}0"
-    )
+    fits = ".".join(version.split(".")[:2]) in SUPPORTED_VLLM
+    known = " and ".join(SUPPORTED_VLLM)
+    reason = "supported" if fits else f"this release is written for {known}; pip install vllm=={SUPPORTED_VLLM[-1]}.*"
     yield Finding("vLLM", version, reason, fits)
     if not fits:
         return
     try:
-        from vllm.platforms import current_platform
-        from vllm.triton_utils import HAS_TRITON
+        from vllm_rast.engine.platform import device_name, has_triton
     except Exception as error:  # whatever a broken installation raises
         yield Finding("vLLM", "does not import", str(error).splitlines()[0], False)
         return
-    yield Finding("device", current_platform.device_name or current_platform.device_type, "vLLM's platform")
+    yield Finding("device", device_name(), "vLLM's platform")
     asked = os.environ.get("VLLM_USE_V2_MODEL_RUNNER")
     if asked is not None:
         yield Finding("runner", "V2" if asked == "1" else "V1", f"VLLM_USE_V2_MODEL_RUNNER={asked}")
-    elif HAS_TRITON:
+    elif has_triton():
         yield Finding("runner", "V2", "vLLM's default where Triton is; V1 for what V2 lacks")
     else:
         yield Finding("runner", "V1", "V2 needs Triton, which has no back end here")

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from vllm_rast.evaluation.runs.folder import CONFIG, RunFolder, merge
 from vllm_rast.evaluation.runs.plan import Plan, Task
-from vllm_rast.evaluation.tasks.prompts import get_template
 from vllm_rast.evaluation.tasks.rows import formula
 
 
@@ -22,7 +21,7 @@ def describe(plan: Plan, run: str | None) -> str:
     ]
     engine = ", ".join(f"{name}={value}" for name, value in plan.config_engine().items())
     lines += [f"backend    {plan.backend}{f': {engine}' if engine else ''}"]
-    lines += [f"prompts    template {plan.template}, seed {plan.seed}, n {plan.n}"]
+    lines += [f"prompts    template {plan.template.name}, seed {plan.seed}, n {plan.n}"]
     lines += [
         f"row        {row.name} = {formula(plan.models, row.alpha)}{temperature(row.temperature)}" for row in plan.rows
     ]
@@ -73,7 +72,7 @@ def first_prompt(plan: Plan, task: Task) -> str:
     problem = task.problems()[0]
     if problem.id in task.verbatim:
         return problem.question
-    template = get_template(plan.template)
+    template = plan.template_of(task)
     if template.text is None:
         return f"(the chat template of {plan.models.base}, known once the tokenizer is loaded)\n{problem.question}"
     return template.render(problem.question)

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from vllm_rast.cli.parser import unknown_option
 from vllm_rast.errors import UserError
 
 if TYPE_CHECKING:
     from vllm_rast.mix.config import RastConfig
-
-# Time for running requests when a server is stopped. vLLM's own default, 0, cuts them off.
-SHUTDOWN_TIMEOUT_S = 60
 
 
 def parse_engine_options(arguments: list[str], models: RastConfig, ours: Iterable[str] = ()) -> dict[str, Any]:
@@ -36,9 +33,8 @@ def parse_serve_options(
     What the user left out has vLLM's default, except that running requests get time to finish, and that the shipped
     models have theirs. Raises UserError naming an unknown option, a wrong value, or options that do not go together.
     """
-    from vllm.entrypoints.launchers.cli_args import validate_parsed_serve_args
-
-    from vllm_rast.evaluation.runs.backends import engine_defaults
+    from vllm_rast.engine.launch import engine_defaults
+    from vllm_rast.engine.options import validate_serve_options
 
     parser = serve_parser(ours)
     said = parser.parse_args(arguments)
@@ -46,7 +42,7 @@ def parse_serve_options(
     parser.set_defaults(**engine_defaults(models))
     options = parser.parse_args(arguments)
     try:
-        validate_parsed_serve_args(options)
+        validate_serve_options(options)
     except (ValueError, TypeError) as error:
         raise UserError(str(error).removeprefix("Error: ")) from error
     return options, models
@@ -54,7 +50,7 @@ def parse_serve_options(
 
 def print_engine_help(topic: str, command: str = "generate") -> None:
     """vLLM's help on its own options; `topic` is an option, a group, `all`, or `engine` for the groups."""
-    from vllm_rast.evaluation.runs.backends import set_environment
+    from vllm_rast.engine.launch import set_environment
 
     set_environment()
     parser = serve_parser(()) if command == "serve" else engine_parser(None, ())
@@ -64,12 +60,12 @@ def print_engine_help(topic: str, command: str = "generate") -> None:
 
 def engine_parser(models: RastConfig | None, ours: Iterable[str]) -> argparse.ArgumentParser:
     """A parser of the engine's options that leaves out what the user did not give."""
-    from vllm_rast.evaluation.runs.backends import set_environment
+    from vllm_rast.engine.launch import set_environment
 
     set_environment(models)
-    from vllm.engine.arg_utils import EngineArgs
+    from vllm_rast.engine.options import add_engine_options, one_line_parser
 
-    parser: argparse.ArgumentParser = EngineArgs.add_cli_args(one_line_parser(ours))
+    parser = add_engine_options(one_line_parser(lambda option, known: unknown_option(option, [*ours, *known])))
     for action in parser._actions:
         if action.dest != "help":
             action.default = argparse.SUPPRESS
@@ -78,22 +74,6 @@ def engine_parser(models: RastConfig | None, ours: Iterable[str]) -> argparse.Ar
 
 def serve_parser(ours: Iterable[str]) -> argparse.ArgumentParser:
     """A parser of all that `vllm serve` takes."""
-    from vllm.entrypoints.launchers.cli_args import make_arg_parser
+    from vllm_rast.engine.options import add_serve_options, one_line_parser
 
-    parser: argparse.ArgumentParser = make_arg_parser(one_line_parser(ours))
-    parser.set_defaults(model=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S)
-    return parser
-
-
-def one_line_parser(ours: Iterable[str]) -> Any:
-    """vLLM's parser, raising UserError where it would print its usage."""
-    from vllm.utils.argparse_utils import FlexibleArgumentParser
-
-    class OneLineParser(FlexibleArgumentParser):
-        def error(self, message: str) -> NoReturn:
-            unknown = message.removeprefix("unrecognized arguments: ")
-            if unknown == message:
-                raise UserError(message.removeprefix("argument "))
-            raise UserError(unknown_option(unknown.split()[0], [*ours, *self._option_string_actions]))
-
-    return OneLineParser(allow_abbrev=False)
+    return add_serve_options(one_line_parser(lambda option, known: unknown_option(option, [*ours, *known])))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from vllm_rast.cli.generate import add_lock_argument
 from vllm_rast.cli.grade import MAX_ERRORS
 from vllm_rast.errors import UserError
 
@@ -48,6 +49,7 @@ def add_grader_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--timeout", type=float, metavar="S", help="seconds the grader may take for one comparison")
     parser.add_argument("--workers", type=int, metavar="N", help="processes for answers that need a worker")
     parser.add_argument("--regrade", action="store_true", help="grade everything again")
+    add_lock_argument(parser)
 
 
 def main(args: argparse.Namespace) -> int:

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 from vllm_rast.errors import UserError
 
 if TYPE_CHECKING:
-    from vllm_rast.evaluation.runs.plan import Plan, Sampling, Task
+    from vllm_rast.evaluation.runs.plan import Plan, Task
     from vllm_rast.mix.config import ModelPair, RastConfig
 
 TINY_TRIO = {"model": "tiny:base", "positive": "tiny:positive", "negative": "tiny:negative"}
 DEFAULT_BENCHMARK = "tiny"
 DEFAULT_N = 8
+DEFAULT_TEMPLATE = "paper"
 
 DESCRIPTION = """\
 Decode every row on every problem, n samples each, all rows in one engine. Each finished sample is one line of
@@ -37,7 +38,7 @@ def add_arguments(subparsers: Any) -> None:
         description=DESCRIPTION,
         epilog=EPILOG,
     )
-    parser.add_argument("--recipe", metavar="FILE", help="YAML file of these options; the command line goes first")
+    parser.add_argument("--recipe", metavar="FILE", help="YAML file of these options; command-line options override it")
     add_run_arguments(parser)
     add_model_arguments(parser)
     parser.add_argument(
@@ -55,7 +56,16 @@ def add_arguments(subparsers: Any) -> None:
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run", metavar="FOLDER", help="run folder to begin or to go on with, such as runs/NAME")
     parser.add_argument("--dry-run", action="store_true", help="print what would be decoded, load no model")
+    add_lock_argument(parser)
     parser.add_argument("--backend", default="vllm", choices=("vllm", "transformers"), help="default: %(default)s")
+
+
+def add_lock_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--no-lock",
+        action="store_true",
+        help="write run folders without a lock, on file systems that have none; nobody else may write them",
+    )
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,6 +80,12 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="P,N[,ALPHA]",
         help="a further pair, may be repeated; an empty side is left out; without ALPHA, --alpha counts",
+    )
+    group.add_argument(
+        "--check-tokenizers",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="refuse small models whose vocabulary differs from the base's (default: yes)",
     )
 
 
@@ -94,10 +110,14 @@ def add_decoding_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--template",
         metavar="NAME",
-        default="paper",
-        help="prompt: paper, qwen-boxed, chat or a file with {question} in it (default: %(default)s)",
+        help="prompt: paper, qwen-boxed, chat or a file with {question} in it (default: the benchmark's own, or paper)",
     )
-    group = parser.add_argument_group("sampling", "defaults: the paper's, or for the benchmark tiny its own")
+    group.add_argument(
+        "--skip-too-long",
+        action="store_true",
+        help="leave out problems whose prompts leave no room for an answer; the run folder and every table say so",
+    )
+    group = parser.add_argument_group("sampling", "defaults: the benchmark's own, or the paper's")
     group.add_argument("--n", type=int, help=f"samples of each problem (default: {DEFAULT_N}, greedy 1)")
     group.add_argument("--temperature", type=float, help="0 is greedy (default: 1.0)")
     group.add_argument("--top-p", type=float, help="default: 0.95, tiny 1.0")
@@ -148,8 +168,9 @@ def with_recipe(args: argparse.Namespace) -> argparse.Namespace:
 def plan_of(args: argparse.Namespace) -> Plan:
     """What the options ask for. Raises UserError naming the option that is wrong; loads no model."""
     from vllm_rast.cli.engine_options import parse_engine_options
-    from vllm_rast.evaluation.runs.backends import engine_defaults
+    from vllm_rast.engine.launch import engine_defaults
     from vllm_rast.evaluation.runs.plan import Plan
+    from vllm_rast.evaluation.tasks.prompts import get_template
     from vllm_rast.evaluation.tasks.rows import parse_rows
 
     models = models_of(args)
@@ -166,9 +187,10 @@ def plan_of(args: argparse.Namespace) -> Plan:
         tasks=tasks,
         n=samples_of(args),
         seed=args.seed,
-        template=args.template,
+        template=get_template(args.template or DEFAULT_TEMPLATE),
         backend=args.backend,
         engine=engine,
+        skip_too_long=args.skip_too_long,
     )
 
 
@@ -188,7 +210,7 @@ def models_of(args: argparse.Namespace) -> RastConfig:
         pairs.append(ModelPair.parse(f"{text},{alpha!r}" if text.count(",") == 1 else text))
     if args.alpha is not None and not pairs:
         raise UserError("--alpha: there is nothing to mix; name --positive and --negative")
-    return RastConfig(args.model, tuple(pairs))
+    return RastConfig(args.model, tuple(pairs), check_tokenizers=args.check_tokenizers)
 
 
 def default_rows(models: RastConfig) -> list[str]:
@@ -198,13 +220,13 @@ def default_rows(models: RastConfig) -> list[str]:
 
 def tasks_of(args: argparse.Namespace, models: RastConfig) -> list[Task]:
     """The benchmarks with their data and sampling, checked as far as no network is needed."""
-    from vllm_rast.evaluation.runs.backends import is_tiny
+    from vllm_rast.engine.launch import is_tiny
     from vllm_rast.evaluation.runs.plan import Task
     from vllm_rast.evaluation.tasks.benchmark import Benchmark, load_benchmark
     from vllm_rast.evaluation.tasks.inputs import InputFile
     from vllm_rast.evaluation.tasks.prompts import get_template
+    from vllm_rast.evaluation.tasks.sampling import PAPER, changed
 
-    get_template(args.template)
     if args.limit is not None and args.limit < 1:
         raise UserError(f"--limit {args.limit}: at least 1 problem")
     names = list(args.benchmark)
@@ -218,7 +240,12 @@ def tasks_of(args: argparse.Namespace, models: RastConfig) -> list[Task]:
     ]
     if args.input:
         sources.append((InputFile(args.input), args.input))
-    tasks = [Task(source, sampling_of(args, source.name), args.limit, path) for source, path in sources]
+    tasks = []
+    for source, path in sources:
+        own, template = (source.sampling, source.template) if isinstance(source, Benchmark) else (PAPER, None)
+        sampling = changed(own, args.temperature, args.top_p, args.max_tokens)
+        own_template = get_template(template) if template and args.template is None else None
+        tasks.append(Task(source, sampling, args.limit, path, own_template))
     for task in tasks:
         if [other.name for other in tasks].count(task.name) > 1:
             raise UserError(f"--benchmark {task.name}: this name occurs twice; names must differ")
@@ -241,26 +268,6 @@ def data_of(texts: list[str], names: list[str]) -> dict[str, str]:
     if common and len(names) > 1 and not Path(common).is_dir():
         raise UserError(f"--data {common}: several benchmarks need a folder, or NAME=PATH for each")
     return {name: chosen for name in names if (chosen := own.get(name, common))}
-
-
-def sampling_of(args: argparse.Namespace, benchmark: str) -> Sampling:
-    from dataclasses import replace
-
-    from vllm_rast.evaluation.runs.plan import PAPER, TINY
-    from vllm_rast.evaluation.tasks.rows import check_temperature
-
-    sampling = TINY if benchmark == DEFAULT_BENCHMARK else PAPER
-    if args.temperature is not None:
-        sampling = replace(sampling, temperature=check_temperature(args.temperature, "--temperature"))
-    if args.top_p is not None:
-        if not 0 < args.top_p <= 1:
-            raise UserError(f"--top-p {args.top_p:g}: it must be above 0 and at most 1")
-        sampling = replace(sampling, top_p=args.top_p)
-    if args.max_tokens is not None:
-        if args.max_tokens < 1:
-            raise UserError(f"--max-tokens {args.max_tokens}: at least 1")
-        sampling = replace(sampling, max_tokens=args.max_tokens)
-    return sampling
 
 
 def samples_of(args: argparse.Namespace) -> int:

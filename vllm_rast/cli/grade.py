@@ -7,11 +7,11 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from vllm_rast.cli.generate import add_lock_argument
 from vllm_rast.errors import UserError
 
 TOO_MANY_ERRORS = 3  # exit code
@@ -36,6 +36,7 @@ def add_arguments(subparsers: Any) -> None:
     parser.add_argument("--grader", default="default", help="default, or qwen: the lineage's inflated rules")
     parser.add_argument("--kind", default=None, help="with --pairs: the kind of answers (see `vllm-rast benchmarks`)")
     parser.add_argument("--out", metavar="FOLDER", help="where the grades go if the run folder cannot be written")
+    add_lock_argument(parser)
     parser.add_argument("--timeout", type=float, default=None, metavar="SECONDS", help="for one comparison in a worker")
     parser.add_argument("--workers", type=int, default=None, metavar="N", help="worker processes")
     parser.add_argument("--regrade", action="store_true", help="mark a run's samples anew, graded or not")
@@ -88,22 +89,20 @@ def _is_printable(answer: str | None) -> bool:
 
 def _read_pairs(name: str, kind: str | None) -> Iterator[Any]:
     """The items of a file of pairs, checked line by line."""
+    from vllm_rast.evaluation.tasks.text import lines_of
+
     if name != "-" and not Path(name).is_file():
         raise UserError(f"--pairs {name}: no such file")
-    with nullcontext(sys.stdin) if name == "-" else Path(name).open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                yield _item(line, f"--pairs {name}, line {number}", kind)
+    for number, line in lines_of(Path("/dev/stdin" if name == "-" else name), "--pairs"):
+        yield _item(line, f"--pairs {name}, line {number}", kind)
 
 
 def _item(line: str, where: str, default_kind: str | None) -> Any:
     from vllm_rast.evaluation.tasks.benchmark import KINDS
+    from vllm_rast.evaluation.tasks.text import parse_json
     from vllm_rast.grading import GradeItem
 
-    try:
-        pair = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where}: not JSON: {error}") from error
+    pair = parse_json(line, where, whole=False)
     if not isinstance(pair, dict):
         raise UserError(f"{where}: expected an object with gold and prediction")
     for column in ("gold", "prediction"):

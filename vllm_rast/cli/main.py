@@ -61,6 +61,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         warnings.formatwarning = FORMAT_WARNING
 
 
+def program() -> int:
+    """`main` as a program: after an interruption the engine ends in order, and a second Ctrl-C ends everything."""
+    code = main()
+    if code in (INTERRUPTED, TERMINATED):
+        signal.signal(signal.SIGINT, leave_at_once)
+    return code
+
+
+def leave_at_once(signal_number: int, frame: FrameType | None) -> None:
+    """What is finished is in its file; the engine's processes end with this one."""
+    os._exit(INTERRUPTED)
+
+
 def run(arguments: list[str]) -> int:
     parser = build_parser([arguments[0]] if arguments[:1] and arguments[0] in COMMANDS else COMMANDS)
     topic = engine_help_topic(arguments)
@@ -75,6 +88,10 @@ def run(arguments: list[str]) -> int:
     if rest:
         args.engine_arguments = rest
     args.typed = arguments[1:]
+    if getattr(args, "no_lock", False):
+        from vllm_rast.evaluation.runs.jsonl import Lock
+
+        Lock.needed = False
     return args.func(args)
 
 
@@ -127,4 +144,4 @@ def terminate(signal_number: int, frame: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program())

@@ -15,9 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from vllm_rast.errors import UserError
+from vllm_rast.evaluation.tasks.text import load_yaml
 
 ENGINE = "engine"
 REPEATED = frozenset({"pair"})  # options that stand before each of their values
@@ -25,12 +24,7 @@ REPEATED = frozenset({"pair"})  # options that stand before each of their values
 
 def recipe_arguments(path: str) -> list[str]:
     """A recipe as the arguments that say the same. Raises UserError where the file is no recipe."""
-    try:
-        said = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"--recipe {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"--recipe {path}: not YAML: {error}") from error
+    said = load_yaml(Path(path), "--recipe")
     if not isinstance(said, dict) or not isinstance(said.get(ENGINE) or {}, dict):
         raise UserError(f"--recipe {path}: expected options and their values, such as `n: 8`")
     engine = said.pop(ENGINE, None) or {}

@@ -76,7 +76,7 @@ def main(args: argparse.Namespace) -> int:
 
 def set_environment(args: argparse.Namespace) -> None:
     """Environment variables that vLLM reads when it is imported, which is before it can tell us the base's name."""
-    from vllm_rast.evaluation.runs import backends
+    from vllm_rast.engine import launch
     from vllm_rast.mix.config import RastConfig
     from vllm_rast.mix.model_names import TINY_PREFIX
 
@@ -84,7 +84,7 @@ def set_environment(args: argparse.Namespace) -> None:
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "INFO")
     names = [args.positive, args.negative, *(name for pair in args.pair for name in pair.split(",")[:2])]
     tiny = all(name.startswith(TINY_PREFIX) for name in names if name)
-    backends.set_environment(RastConfig(f"{TINY_PREFIX}base") if tiny else None)
+    launch.set_environment(RastConfig(f"{TINY_PREFIX}base") if tiny else None)
 
 
 def models(args: argparse.Namespace, base: str | None) -> RastConfig:
@@ -112,6 +112,8 @@ def check_server(options: argparse.Namespace) -> None:
 
 def put_mix_into(options: argparse.Namespace, config: RastConfig) -> None:
     """Tell vLLM's server what to load, in its own words."""
+    if "rast" in (options.additional_config or {}):
+        raise UserError("--additional-config: its rast part is made of vllm-rast's own options; give those instead")
     base = config.sources[0]
     options.model = base.path
     options.revision = base.revision or options.revision
@@ -124,15 +126,12 @@ def put_mix_into(options: argparse.Namespace, config: RastConfig) -> None:
 
 def serve(options: argparse.Namespace, config: RastConfig, exposed: dict[str, Any], ui: bool) -> int:
     """Run the server to its end."""
-    from vllm.entrypoints.serve.utils.api_utils import cli_env_setup
-    from vllm.logger import configure_logging_from_args
-
     from vllm_rast.cli.main import ERROR, Terminated, fail
+    from vllm_rast.engine.options import prepare_serving
     from vllm_rast.engine.plugin import register
     from vllm_rast.serving.server import ServerError, run
 
-    cli_env_setup()
-    configure_logging_from_args(options)
+    prepare_serving(options)
     register()
     try:
         run(options, config, exposed, ui)

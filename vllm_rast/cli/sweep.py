@@ -25,7 +25,7 @@ def add_arguments(subparsers: Any) -> None:
         "sweep.json, sweep.png and sweep.svg into the run folder. It goes on where it was stopped.",
         epilog=generate.EPILOG,
     )
-    parser.add_argument("--recipe", metavar="FILE", help="YAML file of these options; the command line goes first")
+    parser.add_argument("--recipe", metavar="FILE", help="YAML file of these options; command-line options override it")
     parser.add_argument("--alphas", default=[ALPHAS], nargs="+", metavar="A", help=f"default: {ALPHAS}")
     parser.add_argument("--temperatures", default=[], nargs="+", metavar="T", help="default: --temperature")
     parser.add_argument(
@@ -53,7 +53,7 @@ def main(args: argparse.Namespace) -> int:
 def points_of(args: argparse.Namespace) -> list[Point]:
     """Every combination of alpha and temperature, as a row of its own."""
     from vllm_rast.evaluation.reports.sweep import Point
-    from vllm_rast.evaluation.tasks.rows import check_temperature
+    from vllm_rast.evaluation.tasks.sampling import check_temperature
 
     alphas = numbers(args.alphas, "--alphas")
     temperatures: list[float | None] = [*numbers(args.temperatures, "--temperatures")] or [None]

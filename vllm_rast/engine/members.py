@@ -9,6 +9,7 @@ from vllm.config import ModelConfig, VllmConfig
 from vllm.platforms import current_platform
 
 from vllm_rast.errors import UserError, shown
+from vllm_rast.mix.alpha import plain_alpha
 from vllm_rast.mix.config import RastConfig
 
 
@@ -34,6 +35,15 @@ def skips_idle_models() -> bool:
     few requests hardly notices.
     """
     return current_platform.is_cpu()
+
+
+def normalise_alpha(params: Any) -> Any:
+    """What a request says about alpha, in plain Python, which is also put back: only that can be sent to an engine."""
+    alpha = requested_alpha(params)
+    if alpha is not None:
+        alpha = plain_alpha(alpha)
+        params.extra_args = {**params.extra_args, "alpha": alpha}
+    return alpha
 
 
 def requested_alpha(params: Any) -> Any:

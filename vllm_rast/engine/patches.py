@@ -1,7 +1,7 @@
-"""The two functions of vLLM 0.32 that are wrapped, because it offers no hook in their place.
+"""The functions of vLLM that are wrapped, because it offers no hook in their place.
 
-Both run in the front end only, and both do nothing for an engine without a mix. `apply_patches` is called once, by
-the plug-in's `register`.
+They run in the front end only. For an engine without a mix they change nothing, except that its death is noticed.
+`apply_patches` is called once, by the plug-in's `register`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,11 @@ from vllm.exceptions import VLLMValidationError
 from vllm.v1.engine.input_processor import InputProcessor
 
 from vllm_rast.engine.checks import check_engine
-from vllm_rast.engine.members import rast_config, requested_alpha, skips_idle_models
-from vllm_rast.engine.plugin import LOAD_FORMAT, WORKER_CLS
+from vllm_rast.engine.dead_engine import tell_of_death
+from vllm_rast.engine.members import normalise_alpha, rast_config, skips_idle_models
+from vllm_rast.engine.names import LOAD_FORMAT, WORKER_CLS
+from vllm_rast.engine.requests import check_allowed
+from vllm_rast.engine.serialization import unwritable_field
 from vllm_rast.errors import UserError
 from vllm_rast.kernels.select import prepare
 from vllm_rast.mix.alpha import parse_alpha
@@ -26,9 +29,13 @@ from vllm_rast.mix.alpha import parse_alpha
 class RequestError(VLLMValidationError, UserError):
     """A request's own mistake: vLLM's server answers with HTTP 400, and nobody else notices."""
 
+    def __init__(self, message: str, parameter: str | None = None) -> None:
+        VLLMValidationError.__init__(self, message, parameter=parameter)
+
 
 def apply_patches() -> None:
-    """Wrap both functions."""
+    """Wrap the functions."""
+    tell_of_death()
     EngineArgs.create_engine_config = checking_engine(EngineArgs.create_engine_config)  # type: ignore[method-assign]
     InputProcessor.process_inputs = checking_requests(InputProcessor.process_inputs)  # type: ignore[method-assign]
 
@@ -85,10 +92,13 @@ def checking_requests(process_inputs: Any) -> Any:
         if config is None or not isinstance(params, SamplingParams):
             return process_inputs(self, request_id, prompt, params, *args, **kwargs)
         try:
-            schedule = parse_alpha(config, requested_alpha(params))
+            schedule = parse_alpha(config, normalise_alpha(params))
+            check_allowed(config, self.vllm_config, params, schedule.used)
         except UserError as error:
             raise RequestError(str(error)) from None
         request = process_inputs(self, request_id, prompt, params, *args, **kwargs)
+        if (field := unwritable_field(request)) is not None:
+            raise RequestError(field, parameter=field.partition(":")[0])
         if skips_idle_models():
             if request.resumable and not all(schedule.used):
                 raise RequestError(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-LOAD_FORMAT = "rast"
-WORKER_CLS = "vllm_rast.engine.worker.RastWorker"
+from vllm_rast.engine.names import LOAD_FORMAT
 
 _registered = False
 
@@ -15,6 +14,9 @@ def register() -> None:
         return
     _registered = True
 
+    from vllm_rast.engine.children import end_with_parent
+
+    end_with_parent()
     from vllm.model_executor.model_loader import register_model_loader
 
     from vllm_rast.engine.loader import RastModelLoader

@@ -203,10 +203,15 @@ def _mark(item: GradeItem) -> tuple[Candidate | None, Decision]:
     return first or (None, Decision(False, "none"))
 
 
+def _is_quantity(answer: str) -> bool:
+    """Whether an answer begins with its number, so that what follows is its unit."""
+    return answer.lstrip(" $-\u2212")[:1].isdigit()
+
+
 def _best_reading(gold: str, candidate: Candidate, rules: Rules) -> tuple[Candidate, Decision]:
     """The reading of a candidate that is right, else its first."""
     first = decide(gold, candidate.answer, rules)
-    if first.verdict:
+    if first.verdict or _is_quantity(candidate.answer):  # 5 m is not 5 for a gold in cm
         return candidate, first
     for reading in candidate.others:
         decision = decide(gold, reading, rules)

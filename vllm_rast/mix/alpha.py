@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from decimal import Decimal
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,34 @@ def check_alpha(value: object, option: str) -> float:
     return alpha
 
 
+def plain_alpha(alpha: Any, depth: int = 0) -> Any:
+    """An alpha in Python's own numbers, texts, lists and dictionaries, whatever library its parts are from.
+
+    Scalars and arrays of NumPy, tensors, fractions and decimals become numbers and lists of them; subclasses of text
+    become text. Anything else stays, for `parse_alpha` to refuse.
+    """
+    if depth > 4:
+        raise UserError("alpha: lists are nested too deeply; send [[position, alpha], ...] at most")
+    if isinstance(alpha, str):
+        return str(alpha)
+    if isinstance(alpha, dict):
+        return {str(key) if isinstance(key, str) else key: plain_alpha(one, depth + 1) for key, one in alpha.items()}
+    if isinstance(alpha, (list, tuple)):
+        return [plain_alpha(one, depth + 1) for one in alpha]
+    if isinstance(alpha, bool) or type(alpha) in (int, float):
+        return alpha
+    if isinstance(alpha, Integral):
+        return int(alpha)
+    if isinstance(alpha, (Real, Decimal)):
+        try:
+            return float(alpha)
+        except (OverflowError, ValueError):
+            return alpha
+    if hasattr(alpha, "tolist"):  # an array of NumPy, or a tensor
+        return plain_alpha(alpha.tolist(), depth + 1)
+    return alpha
+
+
 def parse_alpha(config: RastConfig, alpha: Alpha | None) -> Schedule:
     """The weights of one request at every generated position, from anything that a request may say.
 
@@ -50,6 +79,7 @@ def parse_alpha(config: RastConfig, alpha: Alpha | None) -> Schedule:
     the first), and {"ramp": [[position, A], ...]} (straight lines, constant outside). A is a number or one for each
     pair; without it, warmup and until take the engine's default. Raises UserError, naming alpha, for anything else.
     """
+    alpha = plain_alpha(alpha)
     if isinstance(alpha, str) and alpha.lstrip()[:1] in ("{", "["):
         alpha = read_text(alpha)
     if isinstance(alpha, dict):
@@ -113,7 +143,7 @@ def read_text(text: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
-        raise UserError(f"alpha: {shown(text)} begins like JSON and is none; check brackets and quotes") from None
+        raise UserError(f"alpha: {shown(text)} looks like JSON but does not parse; check brackets and quotes") from None
 
 
 def read_schedule(config: RastConfig, values: dict[Any, Any]) -> Schedule:

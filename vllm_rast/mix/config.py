@@ -154,3 +154,8 @@ def pair_from(values: Any) -> ModelPair:
     if not isinstance(values, dict) or not set(values) <= {"positive", "negative", "alpha"}:
         raise UserError(f"pairs: expected positive, negative and alpha, got {values!r}")
     return ModelPair(**values)
+
+
+def model_names(models: RastConfig) -> list[str]:
+    """Every model of a mix, the base first."""
+    return [models.base, *(side for pair in models.pairs for side in (pair.positive, pair.negative) if side)]

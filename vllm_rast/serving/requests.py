@@ -118,7 +118,14 @@ def holders(values: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         "sampling_params.extra_args.": sampling.get("extra_args") if isinstance(sampling, dict) else None,
         "": values,
     }
-    return ((place, holder) for place, holder in places.items() if isinstance(holder, dict) and "alpha" in holder)
+    for place, holder in places.items():
+        if not isinstance(holder, dict):
+            continue
+        for key in holder:
+            if place and key != "alpha" and str(key).strip().lower() == "alpha":
+                raise UserError(f"{place}{key}: write alpha in lower case")
+        if "alpha" in holder:
+            yield place, holder
 
 
 def agreed(config: RastConfig, given: list[tuple[str, Any]]) -> Alpha:

@@ -13,15 +13,15 @@ from fastapi.exceptions import RequestValidationError
 from starlette.middleware import Middleware
 from vllm.entrypoints.launchers.api_server import entry
 
+from vllm_rast.engine.children import without_interrupts
+from vllm_rast.engine.launch import reason_of
 from vllm_rast.errors import UserError
-from vllm_rast.evaluation.runs.backends import reason_of
 from vllm_rast.mix.alpha import Alpha
 from vllm_rast.serving import health, metrics
 from vllm_rast.serving.aliases import show_aliases, with_served_names
 from vllm_rast.serving.drain import CountRequests, Drain
 from vllm_rast.serving.error_responses import one_line_refusal, validator_refusal
 from vllm_rast.serving.requests import RequestWeights, choosing_weights
-from vllm_rast.serving.serialization import refusing_unwritable
 from vllm_rast.serving.stream_errors import EarlyErrors
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace, config: RastConfig, exposed: dict[str, Alpha],
         return await serve_http(app, **options)
 
     try:
-        with patch.object(entry, "serve_http", serving):
+        with without_interrupts(), patch.object(entry, "serve_http", serving):
             uvloop.run(entry.run_server(args))
     except UserError:
         raise
@@ -87,8 +87,6 @@ def add_to(app: FastAPI, config: RastConfig, exposed: dict[str, Alpha], drain: D
     for mistake in (AttributeError, LookupError):
         app.exception_handler(mistake)(validator_refusal)
     engine_client.generate = choosing_weights(engine_client.generate)
-    processor = engine_client.input_processor
-    processor.process_inputs = refusing_unwritable(processor.process_inputs)
     engine_client.shutdown = drain.shutting_down(engine_client)
     # At the end of the list: behind vLLM's own middleware, above all the one that asks for the API key.
     app.user_middleware += [

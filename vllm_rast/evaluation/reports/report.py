@@ -32,6 +32,7 @@ def to_json(evaluation: Evaluation) -> dict[str, Any]:
         "runs": [str(run.path) for run in evaluation.runs],
         "grader": evaluation.grader,
         "confidence": 0.95,
+        "skipped": evaluation.skipped,
         **as_json(evaluation.pooled),
         "benchmarks": {name: as_json(summary) for name, summary in evaluation.benchmarks.items()},
     }
@@ -39,10 +40,18 @@ def to_json(evaluation: Evaluation) -> dict[str, Any]:
 
 def tables(evaluation: Evaluation) -> list[Table]:
     """Scores of every row on every benchmark, and over all questions where there are several benchmarks."""
-    found = [scores_table(f"{evaluation.title}: {name}", summary) for name, summary in evaluation.benchmarks.items()]
+    found = [
+        scores_table(f"{evaluation.title}: {name}{left_out(evaluation, name)}", summary)
+        for name, summary in evaluation.benchmarks.items()
+    ]
     if len(found) > 1:
         found.append(scores_table(f"{evaluation.title}: all questions of {len(found)} benchmarks", evaluation.pooled))
     return found
+
+
+def left_out(evaluation: Evaluation, benchmark: str) -> str:
+    number = evaluation.skipped.get(benchmark)
+    return f" ({number} too long, left out)" if number else ""
 
 
 def scores_table(title: str, summary: Summary) -> Table:
@@ -124,6 +133,8 @@ def warnings(evaluation: Evaluation) -> list[str]:
                     f"{name}: row {row.name} has {row.n} to {row.n_max} samples of a question; "
                     f"metrics at k stop at k = {row.n}"
                 )
+    for name, number in evaluation.skipped.items():
+        found.append(f"{name}: {number} problems were left out (--skip-too-long), and count neither way")
     if evaluation.without_gold:
         found.append(f"{evaluation.without_gold} samples of problems without an answer are left out")
     if evaluation.grader.startswith("qwen"):

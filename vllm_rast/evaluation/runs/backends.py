@@ -2,50 +2,24 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import platform
-import re
-import warnings
-from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache
+from collections.abc import Iterable, Iterator
 from itertools import tee
 from typing import TYPE_CHECKING, Any
 
+from vllm_rast.engine.launch import reason_of, set_environment
 from vllm_rast.errors import UserError
 from vllm_rast.evaluation.runs.decode import Backend, Completion, Job
 from vllm_rast.evaluation.runs.jsonl import RunError
-from vllm_rast.evaluation.runs.plan import Plan, model_names
-from vllm_rast.mix.model_names import TINY_PREFIX
+from vllm_rast.evaluation.runs.plan import Plan
+from vllm_rast.evaluation.tasks.prompts import prompt_encoder
+from vllm_rast.mix.config import model_names
 
 if TYPE_CHECKING:
     from vllm_rast.mix.config import RastConfig
 
 BACKENDS = ("vllm", "transformers")
 FINISHED = ("stop", "length")  # other reasons are failures of the engine
-
-# The shipped models: answers are short, float32 is exact, and compiling would cost more than it saves. 32 is the
-# least block that vLLM's attention on a CPU takes: the shorter the block, the more of a prompt the samples share.
-TINY_ENGINE: dict[str, Any] = {
-    "dtype": "float32",
-    "max_model_len": 512,
-    "block_size": 32,
-    "enforce_eager": True,
-    "max_num_seqs": 256,
-    "max_num_batched_tokens": 8192,
-    "use_tqdm_on_load": False,
-}
-TINY_ENVIRONMENT = {
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # a second process would cost more than the scheduling it takes over
-    # Two threads that share their cores with other work wait for each other at every one of these small products: on a
-    # busy machine with two cores 314 tokens/s, where one thread made 3,400.
-    "OMP_NUM_THREADS": "1",
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "VLLM_LOGGING_LEVEL": "ERROR",  # what vLLM would advise for speed does not matter here
-    "TORCH_CPP_LOG_LEVEL": "ERROR",
-}
-# vLLM logs to stdout unless told otherwise; here stdout is for results.
-ENVIRONMENT = {"VLLM_LOGGING_STREAM": "ext://sys.stderr", "VLLM_LOGGING_LEVEL": "WARNING"}
 
 
 def open_backend(plan: Plan) -> Backend:
@@ -60,25 +34,6 @@ def open_backend(plan: Plan) -> Backend:
         raise UserError(f"vLLM's options: {reason_of(error)}") from error
 
 
-def engine_defaults(models: RastConfig) -> dict[str, Any]:
-    """Engine options for the shipped models; none for others, whose options are vLLM's business."""
-    return dict(TINY_ENGINE) if is_tiny(models) else {}
-
-
-def is_tiny(models: RastConfig) -> bool:
-    return all(name.startswith(TINY_PREFIX) for name in model_names(models))
-
-
-def set_environment(models: RastConfig | None = None) -> None:
-    """Environment variables that vLLM reads when it is imported; what the user has set stays."""
-    tiny = TINY_ENVIRONMENT if models is not None and is_tiny(models) else {}
-    for name, value in (ENVIRONMENT | tiny).items():
-        os.environ.setdefault(name, value)
-    # Two remarks of vLLM 0.32 about Triton, which a CPU does without, that no setting of its own reaches.
-    logging.getLogger("vllm.triton_utils.importing").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"vllm\.triton_utils")
-
-
 class VllmBackend:
     """All rows in one engine: continuous batching over rows, problems and samples."""
 
@@ -88,7 +43,10 @@ class VllmBackend:
         from vllm_rast.engine.members import skips_idle_models
 
         self.rows_apart = skips_idle_models()
-        self.llm = RastLLM(plan.models.base, pairs=list(plan.models.pairs), **plan.engine)
+        models = plan.models
+        self.llm = RastLLM(
+            models.base, pairs=list(models.pairs), check_tokenizers=models.check_tokenizers, **plan.engine
+        )
         self.tokenizer: Any = self.llm.get_tokenizer()
         self.device = device_name()
 
@@ -106,10 +64,13 @@ class VllmBackend:
             ({"prompt_token_ids": self.fitting(job, encode(job.prompt))} for job in first),
             (sampling_params(job, self.tokenizer) for job in second),
         )
-        for number, output in outputs:
+        for number, output in telling_of_death(outputs):
             job, answer = running.pop(number), output.outputs[0]
             if answer.finish_reason not in FINISHED:
-                raise RunError(f"{job.key.benchmark} {job.key.problem}: vLLM gave it up ({answer.finish_reason})")
+                raise RunError(
+                    f"{job.key.benchmark} {job.key.problem}: vLLM did not finish this request "
+                    f"(finish_reason={answer.finish_reason})"
+                )
             prompt_tokens = len(output.prompt_token_ids or ())
             yield job, Completion(answer.text, answer.finish_reason, prompt_tokens, len(answer.token_ids))
 
@@ -124,21 +85,23 @@ class VllmBackend:
         return prompt_ids
 
 
-def reason_of(error: Exception) -> str:
-    """The sentence that matters, on one line: pydantic wraps vLLM's own into several lines."""
-    text = str(error)
-    wrapped = re.search(r"(?:Value|Assertion) error, (.*?)\s*(?:\[type=|$)", text, re.DOTALL)
-    return " ".join((wrapped[1] if wrapped else text.strip().partition("\n")[0]).split()) or type(error).__name__
+def telling_of_death(outputs: Iterator[Any]) -> Iterator[Any]:
+    """Outputs, and one line if the engine's process or a worker of it ends."""
+    from vllm_rast.engine.dead_engine import EngineDeadError
+
+    try:
+        yield from outputs
+    except EngineDeadError as error:
+        raise RunError("vLLM's engine ended unexpectedly (killed, or out of memory)") from error
 
 
 def sampling_params(job: Job, tokenizer: Any) -> Any:
     """vLLM's SamplingParams of one job; n is 1, so that every sample has its own seed and can be resumed alone."""
-    from vllm import SamplingParams
-    from vllm.sampling_params import RequestOutputKind
+    from vllm_rast.engine.requests import final_only
 
     strings, token_ids = split_stop(job.stop, tokenizer)
     alpha = job.alpha if isinstance(job.alpha, str | int | float) else list(job.alpha)
-    return SamplingParams(
+    return final_only(
         temperature=job.temperature,
         top_p=job.top_p,
         max_tokens=job.max_tokens,
@@ -146,7 +109,6 @@ def sampling_params(job: Job, tokenizer: Any) -> Any:
         stop=strings or None,
         stop_token_ids=token_ids or None,
         extra_args={"alpha": alpha},
-        output_kind=RequestOutputKind.FINAL_ONLY,
     )
 
 
@@ -179,20 +141,6 @@ class TransformersBackend:
             text, stopped = cut(self.tokenizer.decode(answer, skip_special_tokens=True), strings)
             ended = stopped or answer[-1] in (self.tokenizer.eos_token_id, *token_ids)
             yield job, Completion(text, "stop" if ended else "length", len(prompt_ids), len(answer))
-
-
-def prompt_encoder(tokenizer: Any) -> Callable[[str], list[int]]:
-    """Text to token ids, remembering the last prompts: the samples of a problem share one.
-
-    A chat template already begins with the beginning-of-sequence token; it must not get a second one.
-    """
-    bos = getattr(tokenizer, "bos_token", None)
-
-    @lru_cache(maxsize=64)
-    def encode(text: str) -> tuple[int, ...]:
-        return tuple(tokenizer.encode(text, add_special_tokens=not (bos and text.startswith(bos))))
-
-    return lambda text: list(encode(text))
 
 
 def split_stop(stop: Iterable[str], tokenizer: Any) -> tuple[list[str], list[int]]:

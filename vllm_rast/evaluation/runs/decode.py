@@ -13,8 +13,8 @@ from itertools import product
 from typing import Any, Protocol
 
 from vllm_rast.evaluation.runs.folder import Key, RunFolder, Sample
+from vllm_rast.evaluation.runs.lengths import too_long
 from vllm_rast.evaluation.runs.plan import Plan, Task, versions
-from vllm_rast.evaluation.tasks.prompts import get_template
 from vllm_rast.mix.alpha import Alpha
 
 SEED_BITS = 48  # a seed survives any JSON reader that keeps numbers as doubles
@@ -66,16 +66,13 @@ def seed_of(run_seed: int, key: Key) -> int:
 
 def missing_jobs(plan: Plan, done: set[Key], tokenizer: Any = None, rows_apart: bool = False) -> Iterator[Job]:
     """The samples of a plan that are not done, problem by problem, or row by row and then problem by problem."""
-    template = get_template(plan.template)
     groups = [[row] for row in plan.rows] if rows_apart else [plan.rows]
     for task, rows in product(plan.tasks, groups):
         for problem in task.problems():
             keys = [key for key in plan.keys_of(problem, rows) if key not in done]
             if not keys:
                 continue
-            verbatim = problem.id in task.verbatim
-            prompt = problem.question if verbatim else template.render(problem.question, tokenizer)
-            stop = () if verbatim else tuple(template.stop)
+            prompt, stop = plan.prompt_of(task, problem, tokenizer)
             for key in keys:
                 yield job(plan, task, key, prompt, stop)
 
@@ -94,10 +91,19 @@ def decode(plan: Plan, folder: RunFolder, open_backend: Callable[[Plan], Backend
     Raises RunError where a sample cannot be written; all samples finished before are in the folder.
     """
     done = folder.done()
-    wanted = list(plan.samples())
+    wanted = [key for key in plan.samples() if not folder.is_skipped(key)]
     missing = sum(key not in done for key in wanted)
     if not missing:
         return 0
+    left_out = too_long(plan, done)
+    if left_out:
+        folder.skip(left_out)
+        wanted = [key for key in wanted if not folder.is_skipped(key)]
+        missing = sum(key not in done for key in wanted)
+        number = sum(map(len, left_out.values()))
+        print(f"vllm-rast: {number} problems left out, whose prompts are too long", file=sys.stderr, flush=True)
+        if not missing:
+            return 0
     print(f"vllm-rast: {missing:,} samples to make; loading the models", file=sys.stderr, flush=True)
     backend = open_backend(plan)
     folder.add_sitting(
@@ -108,10 +114,14 @@ def decode(plan: Plan, folder: RunFolder, open_backend: Callable[[Plan], Backend
         }
     )
     config_hash = folder.config["config_hash"]
-    jobs = missing_jobs(plan, done, backend.tokenizer, backend.rows_apart)
+    settings = {name: folder.settings(*name) for name in {(key.benchmark, key.row) for key in wanted}}
+    jobs = (
+        one for one in missing_jobs(plan, done, backend.tokenizer, backend.rows_apart) if not folder.is_skipped(one.key)
+    )
     with closing(Meter(len(wanted), len(wanted) - missing)) as meter:
         for one, completion in backend.stream(jobs):
-            folder.append(Sample(**one.key._asdict(), seed=one.seed, config_hash=config_hash, **asdict(completion)))
+            bound = {"config_hash": config_hash, "settings": settings[one.key.benchmark, one.key.row]}
+            folder.append(Sample(**one.key._asdict(), seed=one.seed, **bound, **asdict(completion)))
             meter.update(completion.tokens)
     return missing
 

@@ -20,8 +20,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, Field, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,6 +37,7 @@ PROBLEMS = "problems.jsonl"
 SAMPLES = "samples.jsonl"
 GRADES = "grades.jsonl"
 HASH_DIGITS = 16  # hexadecimal digits kept of a SHA-256
+UNFINISHED = re.compile(rf"\.(?:{re.escape(CONFIG)}|{re.escape(PROBLEMS)})\.\d+")  # of write_atomically
 
 SHARED = ("backend", "seed", "template", "template_hash", "engine")
 SPEED_OPTIONS = frozenset(
@@ -82,6 +84,7 @@ class Sample:
     prompt_tokens: int
     tokens: int
     config_hash: str
+    settings: str = ""  # see RunFolder.settings; samples of earlier versions have none
 
     @property
     def key(self) -> Key:
@@ -103,6 +106,7 @@ class RunFolder:
         self.path = Path(path)
         self.config: dict[str, Any] = config
         self._samples: LineFile | None = None
+        self._settings: dict[tuple[str, str], str] = {}
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], config: dict[str, Any], *, resume: bool = True) -> RunFolder:
@@ -118,6 +122,7 @@ class RunFolder:
         except OSError as error:
             raise UserError(f"--run {path}: {error.strerror}; name a folder that can be written") from error
         samples = LineFile(Path(path) / SAMPLES)
+        remove_unfinished(Path(path))
         try:
             old = read_config(Path(path))
             if old is None and samples.size:
@@ -160,9 +165,35 @@ class RunFolder:
                     f"{sample.config_hash}, not {self.config['config_hash']}); keep different settings in "
                     "different folders"
                 )
+            if sample.row not in self.config["rows"] or sample.benchmark not in self.config["benchmarks"]:
+                raise UserError(
+                    f"{path}: line {number} is of row {sample.row!r} of {sample.benchmark!r}, which {CONFIG} does not "
+                    "have; delete the lines that were copied in"
+                )
+            if sample.settings and sample.settings != self.settings(sample.benchmark, sample.row):
+                raise UserError(
+                    f"{path}: line {number} was made with another formula, sampling, data or model than {CONFIG} "
+                    f"says of row {sample.row!r} of {sample.benchmark!r}; delete the lines that were copied in"
+                )
             if sample.key not in seen:
                 seen.add(sample.key)
                 yield sample
+
+    def settings(self, benchmark: str, row: str) -> str:
+        """A hash of what makes a row's samples of a benchmark what they are; each sample carries it."""
+        if (benchmark, row) not in self._settings:
+            self._settings[benchmark, row] = settings_hash(self.config, benchmark, row)
+        return self._settings[benchmark, row]
+
+    def skip(self, problems: dict[str, dict[str, int]]) -> None:
+        """Record problems that are left out because their prompts, of so many tokens, are too long."""
+        skipped = self.config.setdefault("skipped", {})
+        for benchmark, some in problems.items():
+            skipped.setdefault(benchmark, {}).update(some)
+        write_atomically(self.path / CONFIG, to_json(self.config))
+
+    def is_skipped(self, key: Key) -> bool:
+        return key.problem in self.config.get("skipped", {}).get(key.benchmark, {})
 
     def done(self) -> set[Key]:
         """The keys of all finished samples."""
@@ -210,6 +241,28 @@ def config_hash(config: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS]
 
 
+def settings_hash(config: dict[str, Any], benchmark: str, row: str) -> str:
+    """Hash of a row's formula, the weights of its models, and a benchmark's data, template and sampling."""
+    said, asked = config["rows"][row], config["benchmarks"][benchmark]
+    formula = str(said.get("formula", said.get("alpha")))
+    temperature = asked.get("temperature") if said.get("temperature") is None else said["temperature"]
+    parts = {
+        "formula": formula,
+        "weights": {name: weights for name, weights in sorted(config["weights"].items()) if name in formula},
+        "temperature": temperature,
+        **{name: asked.get(name) for name in ("top_p", "max_tokens", "data_hash", "template_hash")},
+    }
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS]
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Delete what a killed writer left of files that are replaced whole. Only the writer, who has the lock, may."""
+    for path in folder.glob(".*"):
+        if UNFINISHED.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+
+
 def without_speed(engine: dict[str, Any] | None) -> dict[str, Any]:
     return {name: value for name, value in (engine or {}).items() if name not in SPEED_OPTIONS}
 
@@ -227,11 +280,17 @@ def merge(old: dict[str, Any], new: dict[str, Any], path: str | os.PathLike[str]
         limits = (before.get("limit"), entry.get("limit"))
         benchmarks[name] = dict(before, limit=None if None in limits else max(limits))
     return old | {
+        "engine": (old.get("engine") or {}) | longer(old, new),
         "weights": old["weights"] | new["weights"],
         "rows": old["rows"] | new["rows"],
         "benchmarks": benchmarks,
         "sampling": dict(old["sampling"], n=max(old["sampling"]["n"], new["sampling"]["n"])),
     }
+
+
+def longer(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    before, now = ((config.get("engine") or {}).get("max_model_len") for config in (old, new))
+    return {"max_model_len": now} if is_longer("max_model_len", before, now) else {}
 
 
 def changes(old: dict[str, Any], new: dict[str, Any]) -> Iterator[tuple[str, object, object, str]]:
@@ -242,7 +301,7 @@ def changes(old: dict[str, Any], new: dict[str, Any]) -> Iterator[tuple[str, obj
         if name == "engine":
             before, now = without_speed(before), without_speed(now)
             for option in sorted(before.keys() | now.keys()):
-                if before.get(option) != now.get(option):
+                if before.get(option) != now.get(option) and not is_longer(option, before.get(option), now.get(option)):
                     yield f"--{option.replace('_', '-')}", before.get(option), now.get(option), remedy
         elif before != now:
             yield ("the text of --template" if name == "template_hash" else f"--{name}"), before, now, remedy
@@ -266,9 +325,14 @@ def changes(old: dict[str, Any], new: dict[str, Any]) -> Iterator[tuple[str, obj
                 now.get("data_hash"),
                 "restore the data or name another folder",
             )
-        for field in ("temperature", "top_p", "max_tokens"):
+        for field in ("temperature", "top_p", "max_tokens", "template", "template_hash"):
             if before.get(field) != now.get(field):
                 yield f"--{field.replace('_', '-')} ({name})", before.get(field), now.get(field), remedy
+
+
+def is_longer(option: str, before: object, now: object) -> bool:
+    """Whether an option only makes room for more: prompts that did not fit before."""
+    return option == "max_model_len" and isinstance(before, int) and isinstance(now, int) and now > before
 
 
 def read_config(folder: Path) -> dict[str, Any] | None:
@@ -285,9 +349,14 @@ def to_json(config: dict[str, Any]) -> str:
     return json.dumps(config, indent=2, ensure_ascii=False) + "\n"
 
 
+def is_needed(field: Field[Any]) -> bool:
+    return field.default is MISSING and field.default_factory is MISSING
+
+
 def parse(kind: type, record: dict[str, Any], path: Path, number: int) -> Any:
     """A record as its dataclass; fields that a later version may have added are left aside."""
     try:
-        return kind(**{field.name: record[field.name] for field in fields(kind)})
+        given = {field.name: record[field.name] for field in fields(kind) if field.name in record or is_needed(field)}
+        return kind(**given)
     except KeyError as error:
         raise UserError(f"{path}: line {number} has no field {error}; was it written by vllm-rast?") from error

@@ -15,6 +15,8 @@ from typing import Any
 
 from vllm_rast.errors import UserError
 
+# What file systems without locks answer: some NFS, Lustre, FUSE.
+NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL)
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no space on the disk, in the quota, below the limit of a file
 
 
@@ -147,8 +149,13 @@ def last_newline(fd: int, end: int, chunk: int) -> int:
 
 
 class Lock:
-    """An exclusive lock of the kernel's, held until `release`; UserError where another process holds it."""
+    """An exclusive lock of the kernel's, held until `release`; UserError if another process holds it.
 
+    flock, which belongs to the open file; else the lock of POSIX, which belongs to the process. `needed` is False
+    after --no-lock, for file systems that have neither.
+    """
+
+    needed = True
     _held: set[int] = set()
 
     def __init__(self, path: Path):
@@ -157,13 +164,20 @@ class Lock:
         except OSError as error:
             raise RunError(disk_message(path, error)) from error
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            if Lock.needed:
+                take_lock(self._fd)
+        except (BlockingIOError, PermissionError):
             holder = os.pread(self._fd, 200, 0).decode(errors="replace").strip() or "another process"
             os.close(self._fd)
             raise UserError(
                 f"--run {path.parent}: {holder} is writing this folder; wait for it or name another folder"
             ) from None
+        except OSError as error:
+            os.close(self._fd)
+            raise UserError(
+                f"--run {path.parent}: this file system has no locks ({error.strerror}); make sure that nobody else "
+                "writes this folder, and say --no-lock"
+            ) from error
         with contextlib.suppress(OSError):  # a full disk: the name of the holder is only a courtesy
             os.ftruncate(self._fd, 0)
             os.pwrite(self._fd, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
@@ -178,6 +192,16 @@ class Lock:
         """A forked child, an engine's worker, would keep its parent's lock after the parent was killed."""
         while cls._held:
             os.close(cls._held.pop())
+
+
+def take_lock(fd: int) -> None:
+    """Raises BlockingIOError or PermissionError if another process has the lock, OSError if there are no locks."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 os.register_at_fork(after_in_child=Lock.close_in_child)

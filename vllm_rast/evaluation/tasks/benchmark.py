@@ -10,6 +10,8 @@
     kind: math                     # how answers are compared: see KINDS
     family: subject                # optional: the column that names a subset
     rows: 100                      # optional: how many there must be
+    sampling: {temperature: 0.6}   # optional, also top_p and max_tokens: the paper's otherwise
+    template: qwen-boxed           # optional: a name, or a file relative to the YAML file; paper otherwise
 
 Rules for golds: `text` as it stands, `last box` of a worked solution, `after hashes` (what follows ####), `list` of
 several answers.
@@ -27,9 +29,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from vllm_rast.errors import UserError
+from vllm_rast.evaluation.tasks.sampling import PAPER, Sampling, sampling_from
+from vllm_rast.evaluation.tasks.text import lines_of, load_yaml, parse_json
 from vllm_rast.grading.boxes import last_box
 from vllm_rast.grading.latex.clean import clean
 from vllm_rast.grading.latex.numbers import read_decimal
@@ -90,6 +92,8 @@ class Benchmark:
     unit: str | None = None  # column
     error: str | None = None  # column
     boxed_only: bool = False
+    sampling: Sampling = PAPER
+    template: str | None = None  # a name or a file; the command line overrides it
 
     @property
     def source(self) -> str:
@@ -162,6 +166,8 @@ class Benchmark:
             raise UserError(
                 f"{self.name}: no {self.kind} answer by the rule {rule!r} in column {column!r}, {where}: {error}"
             ) from error
+        if not str(question).strip():
+            raise UserError(f"{self.name}: an empty question in {where}; a model needs something to go on from")
         ident = next((row[c] for c in self.id if row.get(c) is not None), number)
         return Problem(
             benchmark=self.name,
@@ -170,7 +176,7 @@ class Benchmark:
             gold=gold,
             kind=self.kind,
             family=_optional(row, self.family),
-            ordered=bool(self.multiple and not row.get(self.multiple)),
+            ordered=self.multiple is not None and not _true(row.get(self.multiple), self.multiple, where),
             unit=_optional(row, self.unit),
             error=_optional(row, self.error),
             boxed_only=self.boxed_only,
@@ -234,12 +240,7 @@ def _data_file(benchmark: Benchmark, path: Path) -> Path:
 
 def _parse(path: Path) -> Benchmark:
     """A benchmark from its YAML file. Raises UserError naming the key that is wrong."""
-    try:
-        said = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"--benchmark {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"--benchmark {path}: not YAML: {' '.join(str(error).split())}") from error
+    said = load_yaml(path, "--benchmark")
     if not isinstance(said, dict):
         raise UserError(f"--benchmark {path}: expected a mapping with name, question, gold and kind")
     known = {field.name for field in fields(Benchmark)}
@@ -258,6 +259,12 @@ def _parse(path: Path) -> Benchmark:
         raise UserError(f"{path}: say where the rows are, with either hub or file")
     if said.get("file"):
         said["file"] = str(path.parent / said["file"])
+    if "sampling" in said:
+        said["sampling"] = sampling_from(said["sampling"], str(path))
+    if said.get("template") is not None and (path.parent / str(said["template"])).is_file():
+        said["template"] = str(path.parent / said["template"])
+    if not isinstance(said.get("boxed_only", False), bool):
+        raise UserError(f"{path}: boxed_only must be true or false, not {said['boxed_only']!r}")
     for key in ("aliases", "rows", "sha256", "id", "question"):
         value = said.get(key, ())
         said[key] = tuple(value) if isinstance(value, list | tuple) else (value,)
@@ -280,23 +287,12 @@ def _file_rows(path: Path) -> Iterator[dict[str, Any]]:
 
         yield from Dataset.from_parquet(str(path))
         return
-    try:
-        with path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    yield _json_row(line, f"{path}, line {number}")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--data {path}: {error}") from error
-
-
-def _json_row(line: str, where: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where}: not JSON: {error}") from error
-    if not isinstance(row, dict):
-        raise UserError(f"{where}: expected a JSON object with the benchmark's columns")
-    return row
+    for number, line in lines_of(path, "--data"):
+        where = f"{path}, line {number}"
+        row = parse_json(line, where)
+        if not isinstance(row, dict):
+            raise UserError(f"{where}: expected a JSON object with the benchmark's columns")
+        yield row
 
 
 def _generated_rows(name: str) -> Iterator[dict[str, Any]]:
@@ -321,6 +317,12 @@ def _hub_rows(benchmark: Benchmark) -> Iterator[dict[str, Any]]:
             " without a network give --data FILE with the same columns"
         ) from error
     yield from data
+
+
+def _true(value: Any, column: str, where: str) -> bool:
+    if value not in (None, True, False):
+        raise UserError(f"{where}: {column!r} must be true or false, not {value!r}")
+    return bool(value)
 
 
 def _first(row: Mapping[str, Any], columns: Iterable[str], name: str, where: str) -> Any:

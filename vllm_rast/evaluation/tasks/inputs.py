@@ -11,6 +11,7 @@ from typing import Any
 
 from vllm_rast.errors import UserError
 from vllm_rast.evaluation.tasks.benchmark import Problem
+from vllm_rast.evaluation.tasks.text import lines_of, parse_json
 
 
 class InputFile:
@@ -51,34 +52,35 @@ class InputFile:
     @cached_property
     def _rows(self) -> list[tuple[Problem, bool]]:
         rows = [self._parse(number, line) for number, line in self._lines()]
-        seen: set[str] = set()
-        for problem, _ in rows:
+        seen: dict[str, int] = {}
+        for (problem, _), (number, _) in zip(rows, self._lines(), strict=True):
             if problem.id in seen:
-                raise UserError(f"--input {self.path}: the id {problem.id!r} occurs twice; ids must differ")
-            seen.add(problem.id)
+                raise UserError(
+                    f"--input {self.path}: lines {seen[problem.id]} and {number} have the id {problem.id!r} (a line "
+                    "without one is called by its number, from 0); ids must differ"
+                )
+            seen[problem.id] = number
         if not rows:
             raise UserError(f"--input {self.path} has no lines; give it at least one problem")
         return rows
 
     def _lines(self) -> Iterator[tuple[int, str]]:
-        try:
-            lines = self.path.read_text(encoding="utf-8").split("\n")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"--input {self.path}: {error}") from error
-        yield from ((number, line) for number, line in enumerate(lines) if line.strip())
+        yield from lines_of(self.path, "--input")
 
     def _parse(self, number: int, line: str) -> tuple[Problem, bool]:
-        where = f"--input {self.path}, line {number + 1}"
-        try:
-            row: Any = json.loads(line)
-        except ValueError as error:
-            raise UserError(f"{where}: not JSON ({error})") from error
+        where = f"--input {self.path}, line {number}"
+        row = parse_json(line, where)
         texts = [key for key in ("question", "prompt") if isinstance(row, dict) and isinstance(row.get(key), str)]
         if len(texts) != 1:
             raise UserError(f'{where}: expected either "question" or "prompt", and it must be a text')
+        if not row[texts[0]].strip():
+            raise UserError(f"{where}: the {texts[0]} is empty; a model needs something to go on from")
+        ident = row.get("id")
+        if isinstance(ident, bool) or not isinstance(ident, str | int | None):
+            raise UserError(f'{where}: "id" must be a text or an integer, not {ident!r}')
         problem = Problem(
             benchmark=self.name,
-            id=str(row.get("id", number)),
+            id=str(number - 1 if ident is None else ident),
             question=row[texts[0]],
             gold=gold_of(row.get("answer"), where),
         )

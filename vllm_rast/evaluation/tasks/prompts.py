@@ -7,13 +7,18 @@ generation stops at these.
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from vllm_rast.errors import UserError
+from vllm_rast.evaluation.tasks.text import read_text
 
+HASH_DIGITS = 16  # hexadecimal digits kept of a SHA-256
 PLACE = "{question}"
 BOXED = "Please reason step by step, and put your final answer within \\boxed{}."
 
@@ -34,6 +39,12 @@ class Template:
     text: str | None
     stop: list[str] = field(default_factory=list)
     instruction: str = ""
+
+    @property
+    def hash(self) -> str:
+        """Changes when what the template makes of a question changes, or where it stops."""
+        text = json.dumps([self.text, self.stop, self.instruction])
+        return hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS]
 
     def render(self, question: str, tokenizer: Any = None) -> str:
         """The prompt for a question. Raises UserError where a chat template is needed and the tokenizer has none."""
@@ -73,10 +84,7 @@ def get_template(name: str) -> Template:
         close = difflib.get_close_matches(name, TEMPLATES, n=1)
         hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(TEMPLATES)}, or a file"
         raise UserError(f"--template {name}: no such template; {hint}")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--template {name}: {error}") from error
+    text = read_text(path, "--template")
     stop: list[str] = []
     if text.startswith("stop:"):
         first, _, text = text.partition("\n")
@@ -94,3 +102,17 @@ def _stop_strings(name: str, line: str) -> list[str]:
     if not isinstance(stop, list) or not all(isinstance(s, str) and s for s in stop):
         raise UserError(f"--template {name}: after stop: a JSON list of strings is needed")
     return stop
+
+
+def prompt_encoder(tokenizer: Any) -> Callable[[str], list[int]]:
+    """Text to token ids, remembering the last prompts: the samples of a problem share one.
+
+    A chat template already begins with the beginning-of-sequence token; it must not get a second one.
+    """
+    bos = getattr(tokenizer, "bos_token", None)
+
+    @lru_cache(maxsize=64)
+    def encode(text: str) -> tuple[int, ...]:
+        return tuple(tokenizer.encode(text, add_special_tokens=not (bos and text.startswith(bos))))
+
+    return lambda text: list(encode(text))

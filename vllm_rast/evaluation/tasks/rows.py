@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vllm_rast.errors import UserError
+from vllm_rast.evaluation.tasks.sampling import check_temperature
 from vllm_rast.mix.alpha import Alpha, alphas_of, parse_alpha
 from vllm_rast.mix.config import RastConfig
 
@@ -108,13 +109,6 @@ def parse_temperature(item: str, text: str) -> float | None:
         return check_temperature(float(text), f"--rows {item}") if text else None
     except ValueError:
         raise UserError(f"--rows {item}: the temperature {text!r} is not a number") from None
-
-
-def check_temperature(value: float, option: str) -> float:
-    """Return a temperature. Raises UserError unless it is 0 (greedy) or a finite positive number."""
-    if not 0 <= value < float("inf"):
-        raise UserError(f"{option}: the temperature must be 0 or more, not {value:g}")
-    return value
 
 
 def formula(config: RastConfig, alpha: Alpha) -> str:

@@ -1,0 +1,146 @@
+"""vLLM's own processes end with the one that started them, whoever kills what, and say so in one line."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+from serving import free_port
+
+pytestmark = [pytest.mark.engine, pytest.mark.slow]
+
+# Ctrl-C as a terminal sends it; a shell's background job ignores it.
+START = (
+    "import os, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+    " os.execv(sys.argv[1], sys.argv[1:])"
+)
+PROGRAM = [sys.executable, "-m", "vllm_rast"]
+SCRIPT = """
+if __name__ == "__main__":
+    from vllm_rast import RastLLM
+    llm = RastLLM("tiny:base", positive="tiny:positive", negative="tiny:negative", max_model_len=512)
+    print("up", flush=True)
+    while True:
+        llm.generate("Question:", use_tqdm=False)
+"""
+START_LIMIT_S = 240  # 15 s on a quiet machine
+END_LIMIT_S = 60  # 1 to 10 s
+
+
+def processes_of(session: int) -> list[psutil.Process]:
+    """The living processes of a session."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (ProcessLookupError, psutil.NoSuchProcess):
+            continue
+    return found
+
+
+@contextmanager
+def started(command: list[str], folder: Path, up: Callable[[], bool]) -> Iterator[subprocess.Popen[str]]:
+    """A program in a session of its own, with engine and workers in processes of theirs; up once `up` says so."""
+    environment = {**os.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
+    errors = (folder / "stderr").open("w+")
+    process = subprocess.Popen(
+        [sys.executable, "-c", START, *command],
+        stdout=(folder / "stdout").open("w"),
+        stderr=errors,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + START_LIMIT_S
+        while not up():
+            assert process.poll() is None and time.monotonic() < deadline, (folder / "stderr").read_text()
+            time.sleep(0.2)
+        yield process
+    finally:
+        for left in processes_of(process.pid):
+            left.kill()
+        process.wait()
+
+
+def wait_for_the_end(process: subprocess.Popen[str]) -> int:
+    """The exit code, once every process of the session is gone."""
+    deadline = time.monotonic() + END_LIMIT_S
+    while processes_of(process.pid):
+        process.poll()
+        assert time.monotonic() < deadline, processes_of(process.pid)
+        time.sleep(0.2)
+    return process.wait()
+
+
+@contextmanager
+def generating(folder: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
+    samples = folder / "run" / "samples.jsonl"
+    command = [*PROGRAM, "generate", "--run", str(folder / "run"), "--n", "400", *options]
+    with started(command, folder, lambda: samples.exists() and samples.stat().st_size > 0) as process:
+        yield process
+
+
+def named(process: subprocess.Popen[str], name: str) -> psutil.Process:
+    return next(one for one in processes_of(process.pid) if any(name in part for part in one.cmdline()))
+
+
+def lines_of(folder: Path) -> list[str]:
+    """What our program said, without its progress."""
+    lines = (folder / "stderr").read_text().splitlines()
+    assert not any("Traceback" in line for line in lines), lines
+    return [line for line in lines if line.startswith("vllm-rast: ") and "samples" not in line]
+
+
+def test_a_killed_generate_takes_engine_and_workers_with_it(tmp_path: Path) -> None:
+    with generating(tmp_path, "--tensor-parallel-size", "2") as process:
+        assert len(processes_of(process.pid)) >= 4
+        process.kill()
+        assert wait_for_the_end(process) == -signal.SIGKILL
+
+
+def test_a_killed_script_takes_its_engine_with_it(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    out = tmp_path / "stdout"
+    with started([sys.executable, str(tmp_path / "script.py")], tmp_path, lambda: "up" in out.read_text()) as process:
+        process.kill()
+        assert wait_for_the_end(process) == -signal.SIGKILL
+
+
+def test_a_killed_server_takes_its_engine_with_it(tmp_path: Path) -> None:
+    command = [*PROGRAM, "serve", "--port", str(free_port()), "--host", "127.0.0.1"]
+    log = tmp_path / "stderr"
+    with started(command, tmp_path, lambda: "vllm-rast: serving" in log.read_text()) as process:
+        process.kill()
+        assert wait_for_the_end(process) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("victim", ["EngineCore", "Worker"])
+def test_a_killed_engine_is_one_line(tmp_path: Path, victim: str) -> None:
+    with generating(tmp_path) as process:
+        named(process, victim).kill()
+        assert wait_for_the_end(process) == 1
+    (line,) = lines_of(tmp_path)
+    assert line.startswith("vllm-rast: error: vLLM's engine ended unexpectedly") and "go on with: " in line
+    assert (tmp_path / "run" / "samples.jsonl").read_text().count("\n") > 0
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_is_one_line(tmp_path: Path, times: int) -> None:
+    """A terminal sends it to all processes."""
+    with generating(tmp_path) as process:
+        for number in range(times):
+            time.sleep(0.5 * number)
+            os.killpg(process.pid, signal.SIGINT)
+        assert wait_for_the_end(process) == 130
+    (line,) = lines_of(tmp_path)
+    assert line.startswith("vllm-rast: interrupted; go on with: ")
