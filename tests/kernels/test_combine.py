@@ -205,8 +205,9 @@ def test_a_compiler_that_fails(undecided: Path, monkeypatch: pytest.MonkeyPatch,
 
 def test_a_cache_that_cannot_be_written(undecided: Path, capsys: Capsys) -> None:
     undecided.write_text("a file stands where the folder should be")
-    assert kernels.choose("cpu").implementation == "torch"
+    kernels.choose("cpu")  # built for this run alone, if there is a compiler
     assert len(capsys.readouterr().err.splitlines()) == 1
+    assert undecided.read_text() == "a file stands where the folder should be"
 
 
 def test_a_library_of_another_torch(undecided: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capsys) -> None:

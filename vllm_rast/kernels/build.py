@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import os
 import platform
@@ -9,6 +10,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -18,7 +20,10 @@ from pathlib import Path
 
 import torch
 
+from vllm_rast.kernels.trust import UntrustedError, make_folder, open_file, open_folder
+
 PACKAGE = Path(__file__).parents[1]
+PRIVATE = "VLLM_RAST_PRIVATE_CACHE"  # of a run whose cache others can write, for the processes that it starts
 LOCK_TIMEOUT = 180.0  # seconds; a build takes 3 on an idle machine
 COMMAND_TIMEOUT = 150.0  # seconds
 STALE_AFTER = 30 * 86400.0  # seconds; a library that nobody used for so long makes room when another one is built
@@ -127,16 +132,35 @@ def cache_path(kind: str) -> Path:
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a built library is all there.
+    """Whether a built library is all there, and nobody else could have written it."""
+    fd = open_whole(path)
+    if fd is not None:
+        os.close(fd)
+    return fd is not None
+
+
+def open_whole(path: Path) -> int | None:
+    """A descriptor of a built library that is all there; None if it is not. Raises UntrustedError.
 
     Loading half a library can end the process, so each carries the hash of its own bytes at its end, where the
-    system's loader does not look.
+    system's loader does not look. What was checked is what is loaded: the open file.
     """
     try:
-        content = path.read_bytes()
+        folder = open_folder(path.parent)
     except OSError:
-        return False
-    return hashlib.sha256(content[:-DIGEST_BYTES]).digest() == content[-DIGEST_BYTES:]
+        return None
+    try:
+        fd = open_file(folder, path.name)
+    except OSError:
+        return None
+    finally:
+        os.close(folder)
+    with open(fd, "rb", closefd=False) as file:
+        content = file.read()
+    if hashlib.sha256(content[:-DIGEST_BYTES]).digest() == content[-DIGEST_BYTES:]:
+        return fd
+    os.close(fd)
+    return None
 
 
 @contextmanager
@@ -145,7 +169,9 @@ def locked(folder: Path) -> Iterator[None]:
     import fcntl
 
     deadline = time.monotonic() + LOCK_TIMEOUT
-    with open(folder / "lock", "w") as file:
+    # Not truncated, and no link followed: somebody might have put one in its place.
+    fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with open(fd) as file:
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -197,22 +223,58 @@ def remove_stale(cache: Path) -> None:
 
 
 def built_library(kind: str) -> Path:
-    """The library for "cpu" or "cuda" from the cache, built first where needed. Raises BuildError, nothing else."""
+    """The library for "cpu" or "cuda" from the cache, built first if needed. Raises BuildError, nothing else.
+
+    If others can write the cache, it is built into a private folder, which this process and those it starts share.
+    """
     try:
         path = cache_path(kind)
-        if is_whole(path):
-            mark_used(path.parent)
-            return path
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with locked(path.parent):
-            if not is_whole(path):
-                for left_behind in path.parent.glob("building-*"):
-                    shutil.rmtree(left_behind, ignore_errors=True)
-                compile_library(kind, path)
-        mark_used(path.parent)
-        remove_stale(path.parent.parent)
-        return path
+        try:
+            return cached_library(kind, path)
+        except UntrustedError as error:
+            folder = private_folder(str(error))
+        return cached_library(kind, folder / path.parent.name / path.name)
     except BuildError:
         raise
     except Exception as error:  # a full disk, a read-only home, a compiler that hangs: none may stop decoding
         raise BuildError(str(error).splitlines()[0] if str(error) else type(error).__name__) from error
+
+
+def cached_library(kind: str, path: Path) -> Path:
+    """The library at a path, built if it is not there. Raises UntrustedError if others can write it."""
+    if is_whole(path):
+        mark_used(path.parent)
+        return path
+    make_folder(path.parent)
+    os.close(open_folder(path.parent))
+    with locked(path.parent):
+        if not is_whole(path):
+            for left_behind in path.parent.glob("building-*"):
+                shutil.rmtree(left_behind, ignore_errors=True)
+            compile_library(kind, path)
+    mark_used(path.parent)
+    remove_stale(path.parent.parent)
+    return path
+
+
+def private_folder(reason: str) -> Path:
+    """A folder of our own for libraries, made once and removed by the process that made it; says why."""
+    named = os.environ.get(PRIVATE)
+    if named and Path(named).is_dir():
+        return Path(named)
+    folder = Path(tempfile.mkdtemp(prefix="vllm-rast-"))
+    os.environ[PRIVATE] = str(folder)
+    maker = os.getpid()
+
+    def remove() -> None:
+        if os.getpid() == maker:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(remove)
+    print(
+        f"vllm-rast: the kernel is built into {folder}, for this run alone: {reason}; name a folder of your own with "
+        "VLLM_RAST_CACHE",
+        file=sys.stderr,
+        flush=True,
+    )
+    return folder

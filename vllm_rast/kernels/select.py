@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from vllm_rast.kernels.build import PACKAGE, BuildError, built_library, library_name
+from vllm_rast.kernels.build import PACKAGE, BuildError, built_library, library_name, open_whole
 
 OVERRIDE = "VLLM_RAST_KERNEL"
 KINDS = ("cpu", "cuda")
@@ -106,12 +106,26 @@ def load(kind: str) -> Choice:
     """Load a library and try it."""
     try:
         path, origin = locate(kind)
-        torch.ops.load_library(str(path))
+        load_checked(path)
         try_out(kind)
         name = f"cpu ({instruction_set(path)})" if kind == "cpu" else kind
     except Exception as error:  # a library is a convenience: whatever is wrong with it, torch can do the same
         return give_up(kind, (str(error) or type(error).__name__).splitlines()[0])
     return Choice(name, origin, path)
+
+
+def load_checked(path: Path) -> None:
+    """Load a library: of the cache the very file that was checked, of the package the one that was installed."""
+    if path.parent == PACKAGED:
+        torch.ops.load_library(str(path))
+        return
+    fd = open_whole(path)
+    if fd is None:
+        raise RuntimeError(f"{path} is damaged")
+    try:
+        ctypes.CDLL(f"/proc/self/fd/{fd}" if Path("/proc/self/fd").exists() else str(path))
+    finally:
+        os.close(fd)
 
 
 def instruction_set(library: Path, wanted: str | None = None) -> str:
