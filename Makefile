@@ -8,13 +8,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test lint install clean
+.PHONY: demo test test-fast lint install clean
 
 demo: $(VENV)/.installed
 	$(BIN)/vllm-rast demo --run runs/demo
 
 test: $(VENV)/.tested-with
 	$(BIN)/python -m pytest -q --durations=10
+
+# Everything that starts no engine, server or browser.
+test-fast: $(VENV)/.tested-with
+	$(BIN)/python -m pytest -q -m "not (engine or server or browser or gpu or slow)"
 
 lint: $(VENV)/.tested-with
 	$(BIN)/ruff check .

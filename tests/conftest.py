@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -78,3 +79,44 @@ def start_engine() -> Iterator[Callable[..., Any]]:
         engines.pop().llm_engine.engine_core.shutdown()
     gc.collect()
     cleanup_dist_env_and_memory()
+
+
+# What a test needs, told by the fixtures that it uses; files that start their own processes say so themselves.
+MARKED_BY_FIXTURE = {
+    "start_engine": "engine",
+    "engine": "engine",
+    "server": "server",
+    "browser": "browser",
+    "page": "browser",
+}
+MARKED_BY_FILE = {
+    "test_backends": "engine",
+    "test_generate_vllm": "engine",
+    "test_engine_modes": "engine",
+    "test_v2_runner": "engine",
+    "test_serve": "server",
+    "test_serve_life": "server",
+    "test_serve_options": "server",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        names = {mark for fixture, mark in MARKED_BY_FIXTURE.items() if fixture in getattr(item, "fixturenames", ())}
+        names |= {mark for stem, mark in MARKED_BY_FILE.items() if item.path.stem == stem}
+        if any("CUDA GPU" in str(mark.kwargs.get("reason")) for mark in item.iter_markers("skipif")):
+            names.add("gpu")
+        for name in names:
+            item.add_marker(name)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say once, at the end, what was left out and how to get it."""
+    reasons: Counter[str] = Counter()
+    for report in terminalreporter.stats.get("skipped", ()):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        reasons[reason.removeprefix("Skipped: ")] += 1
+    if reasons:
+        terminalreporter.section("left out")
+        for reason, number in reasons.most_common():
+            terminalreporter.line(f"{number:4d} {'test' if number == 1 else 'tests'}: {reason}")

@@ -197,7 +197,7 @@ def test_sums() -> None:
     assert sums.read() == {"kl_nats": 0.0, "rows": 0}
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU in sight of torch")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 @pytest.mark.parametrize("columns", [*ODD_COLUMNS, 151936])
 @pytest.mark.parametrize("rows", [0, 1, 3, 257])
 def test_cuda(rows: int, columns: int) -> None:

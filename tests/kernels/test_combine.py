@@ -159,7 +159,7 @@ def test_the_binding_refuses_what_would_read_beyond() -> None:
 
 
 @needs_library
-@pytest.mark.skipif(shutil.which("objdump") is None, reason="objdump (binutils) is not installed")
+@pytest.mark.skipif(shutil.which("objdump") is None, reason="needs objdump: apt-get install binutils")
 @pytest.mark.skipif(len(build.instruction_sets()) == 1, reason="the registers' names are those of x86-64")
 def test_every_build_is_vectorised() -> None:
     """Every loop of every build multiplies in registers of that build's full width."""
@@ -300,7 +300,7 @@ def test_a_lock_that_stays_held(undecided: Path, monkeypatch: pytest.MonkeyPatch
         build.built_library("cpu")
 
 
-@pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc (CUDA toolkit) is not installed")
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc: install the CUDA toolkit")
 def test_cuda_compiles(tmp_path: Path) -> None:
     kernel = ["nvcc", "-std=c++17", "-O3", "-Xcompiler", "-fPIC,-fvisibility=hidden", *build.GPUS]
     build.run([*kernel, "-c", str(ROOT / "csrc/combine_logits_cuda.cu"), "-o", str(tmp_path / "kernel.o")])
@@ -309,7 +309,7 @@ def test_cuda_compiles(tmp_path: Path) -> None:
     build.run([*binding, "-c", str(ROOT / "csrc/binding_cuda.cpp"), "-o", str(tmp_path / "binding.o")])
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU in sight of torch")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 @pytest.mark.parametrize("columns", [*ODD_COLUMNS, 151936])
 @pytest.mark.parametrize("rows", [0, 1, 3, 257])
 def test_cuda(rows: int, columns: int) -> None:

@@ -150,7 +150,7 @@ def test_multiplying_with_torch_is_the_same():
     assert_close(multiply_with_torch(x, weight, bias, False), exact(x, weight, bias), 64)
 
 
-@pytest.mark.skipif(shutil.which("objdump") is None, reason="objdump (binutils) is not installed")
+@pytest.mark.skipif(shutil.which("objdump") is None, reason="needs objdump: apt-get install binutils")
 @pytest.mark.skipif(len(build.instruction_sets()) == 1, reason="the registers' names are those of x86-64")
 def test_every_build_is_vectorised():
     """Every product of every build is summed in registers of that build's full width, fused where there is such."""

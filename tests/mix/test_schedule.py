@@ -217,7 +217,7 @@ def test_the_engine_computes_the_same_bits(alphas: Any, tokens: list[tuple[int, 
         assert (row == want).all()
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 def test_the_same_bits_on_cuda_and_no_wait_for_it() -> None:
     steps = {"steps": [[position, position / 7] for position in range(3, 60, 3)]}
     schedules = [parse_alpha(TWO_PAIRS, alpha) for alpha in ({"ramp": [[5, 0.1], [78, [3, -1.7]]]}, 0.3, steps)]

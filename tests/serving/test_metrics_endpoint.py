@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -217,3 +218,11 @@ def test_the_endpoint(server: Server) -> None:
     assert server.metric("vllm_rast:alpha_sum") == 1.5
     assert server.metric("vllm_rast:kl_rows_total") == 32
     assert server.metric("vllm_rast:kl_nats_total") > 0
+
+
+def test_the_dashboard_asks_for_what_the_server_tells(server: Server) -> None:
+    """After a few requests, every name of docs/grafana.json has a sample."""
+    server.complete("Question:", max_tokens=4, stream=False)
+    server.get("/v1/models")
+    told = {re.split(r"[ {]", line)[0] for line in server.get("/metrics").splitlines()}
+    assert metrics_of_the_dashboard() - told == set()

@@ -22,7 +22,7 @@ from transformers import AutoTokenizer
 
 from vllm_rast.engine.launch import TINY_ENGINE
 from vllm_rast.mix.model_names import resolve_model
-from vllm_rast.serving.requests import MAX_BODY_BYTES
+from vllm_rast.serving.limits import SPARE_BYTES
 
 LATE = {"alpha": 1, "warmup": 6}
 # label of the alias, and the same said as a request's alpha
@@ -312,8 +312,8 @@ def test_bodies_that_are_no_requests(server: Server) -> None:
         assert "\n" not in answer["error"]["message"]
     status, answer = server.post("/v1/completions", {"prompt": "Hi"}, **{"Content-Type": "text/plain"})
     assert status == 400
-    status, answer = server.post("/v1/completions", b'{"prompt": "' + b"x" * MAX_BODY_BYTES + b'"}')
-    assert status == 400 and refusal(answer)["param"] == "body"
+    status, answer = server.post("/v1/completions", b'{"prompt": "' + b"x" * (2 * SPARE_BYTES) + b'"}')
+    assert status == 413 and answer["error"]["param"] == "body" and "--max-body-bytes" in answer["error"]["message"]
 
 
 def test_the_health_check_decodes(server: Server) -> None:
@@ -361,7 +361,7 @@ def test_lm_eval_scores_the_models_by_their_names(server: Server, tmp_path: Path
         folder = tmp_path / f"out-{label}"
         address = f"model={alias(label)},base_url={server.url}/v1/completions,num_concurrent=16,tokenizer_backend=none"
         command = [sys.executable, "-m", "lm_eval", "run", "--model", "local-completions", "--model_args", address]
-        command += ["--include_path", "tests/lm_eval", "--tasks", "rast_tiny"]
+        command += ["--include_path", "tests/serving/lm_eval", "--tasks", "rast_tiny"]
         command += ["--limit", "100", "--output_path", str(folder)]
         env = os.environ | {"HF_HOME": str(tmp_path / "hub"), "HF_DATASETS_OFFLINE": "1"}
         done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=env)

@@ -56,6 +56,20 @@ def add_arguments(subparsers: Any) -> None:
     )
     group.add_argument("--ui", action="store_true", help="serve a page at / that compares base and mix")
     group.add_argument("--trace", action="store_true", help="measure KL(mix || base) of what is decoded, for /metrics")
+    group.add_argument(
+        "--max-body-bytes",
+        type=int,
+        metavar="N",
+        help="largest body that is read; a larger one is answered with 413 (default: what the context"
+        " needs, and 4 MiB)",
+    )
+    group.add_argument(
+        "--max-schema-bytes",
+        type=int,
+        default=65536,
+        metavar="N",
+        help="largest JSON schema, regular expression or grammar that is compiled (default: %(default)s)",
+    )
     parser.set_defaults(func=main, engine_arguments=[], parser=parser)
 
 
@@ -71,7 +85,10 @@ def main(args: argparse.Namespace) -> int:
 
     exposed = parse_exposed(args.expose, config)
     put_mix_into(options, config)
-    return serve(options, config, exposed, args.ui)
+    for option in ("max_body_bytes", "max_schema_bytes"):
+        if getattr(args, option) is not None and getattr(args, option) < 1:
+            raise UserError(f"--{option.replace('_', '-')} {getattr(args, option)}: at least 1")
+    return serve(options, config, exposed, args)
 
 
 def set_environment(args: argparse.Namespace) -> None:
@@ -124,17 +141,17 @@ def put_mix_into(options: argparse.Namespace, config: RastConfig) -> None:
     options.api_server_count = None
 
 
-def serve(options: argparse.Namespace, config: RastConfig, exposed: dict[str, Any], ui: bool) -> int:
+def serve(options: argparse.Namespace, config: RastConfig, exposed: dict[str, Any], ours: argparse.Namespace) -> int:
     """Run the server to its end."""
     from vllm_rast.cli.main import ERROR, Terminated, fail
     from vllm_rast.engine.options import prepare_serving
     from vllm_rast.engine.plugin import register
-    from vllm_rast.serving.server import ServerError, run
+    from vllm_rast.serving.server import Limits, ServerError, run
 
     prepare_serving(options)
     register()
     try:
-        run(options, config, exposed, ui)
+        run(options, config, exposed, ours.ui, Limits(ours.max_body_bytes, ours.max_schema_bytes))
     except ServerError as error:
         return fail(ERROR, str(error))
     except KeyboardInterrupt as interrupt:

@@ -20,6 +20,20 @@ def bad_request(message: str, field: str | None) -> JSONResponse:
     return answer(create_error_response(message, param=field))
 
 
+def too_large(message: str) -> JSONResponse:
+    """HTTP 413; the connection ends, since the rest of the body is not read."""
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    response = answer(create_error_response(message, err_type="BadRequestError", status_code=status, param="body"))
+    response.headers["Connection"] = "close"
+    return response
+
+
+def not_served(path: str) -> JSONResponse:
+    """HTTP 404 for a route of vLLM's that makes no sense for a mix."""
+    message = f"{path}: not served by vllm-rast"
+    return answer(create_error_response(message, err_type="NotFoundError", status_code=HTTPStatus.NOT_FOUND))
+
+
 def unavailable(message: str) -> JSONResponse:
     """HTTP 503: try another server, or this one again after a restart."""
     response = answer(

@@ -8,25 +8,23 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from vllm_rast.errors import UserError, shown
 from vllm_rast.mix.alpha import Alpha, parse_alpha
 from vllm_rast.serving.aliases import requested_alias
 from vllm_rast.serving.error_responses import bad_request, one_line
+from vllm_rast.serving.limits import MAX_SCHEMA_BYTES, GrammarError, check_grammars, replaying
 
 if TYPE_CHECKING:
     from vllm_rast.mix.config import RastConfig
-
-# vLLM reads bodies of any size into memory. A million token ids written out are 7 MB.
-MAX_BODY_BYTES = 64 << 20
 
 # What the request being answered says about alpha; None where it says nothing.
 requested_alpha: ContextVar[Alpha | None] = ContextVar("requested_alpha", default=None)
 
 
 class BodyError(UserError):
-    """A body that is too long, or no JSON."""
+    """A body that is not JSON."""
 
 
 class RequestWeights:
@@ -38,8 +36,10 @@ class RequestWeights:
     it in its own words.
     """
 
-    def __init__(self, app: ASGIApp, config: RastConfig, aliases: Mapping[str, Alpha]) -> None:
-        self.app, self.config, self.aliases = app, config, aliases
+    def __init__(
+        self, app: ASGIApp, config: RastConfig, aliases: Mapping[str, Alpha], schema_bytes: int = MAX_SCHEMA_BYTES
+    ) -> None:
+        self.app, self.config, self.aliases, self.schema_bytes = app, config, aliases, schema_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         requested_alias.set(None)
@@ -51,25 +51,28 @@ class RequestWeights:
             return
         try:
             body = self.choose(body)
+        except GrammarError as error:
+            return await bad_request(str(error), error.field)(scope, receive, send)
         except BodyError as error:
             return await bad_request(f"body: {one_line(error)}", "body")(scope, receive, send)
         except UserError as error:
             return await bad_request(str(error), "alpha")(scope, receive, send)
-        await self.app(scope, replaying(body, receive), send)
+        message = {"type": "http.request", "body": body, "more_body": False}
+        await self.app(scope, replaying([message], receive), send)
 
     def choose(self, body: bytes) -> bytes:
         """Note the request's alias and alpha, and return the body without alpha.
 
-        Raises BodyError where the body is none that anybody can read, UserError where alpha is wrong.
+        Raises BodyError if the body cannot be read, GrammarError if it asks for too large a grammar, UserError if alpha
+        is wrong.
         """
-        if len(body) > MAX_BODY_BYTES:
-            raise BodyError(f"more than {MAX_BODY_BYTES >> 20} MiB; send less")
         try:
             values = json.loads(body)
         except (ValueError, RecursionError) as error:
             raise BodyError(f"not JSON: {error}") from error
         if not isinstance(values, dict):
             return body
+        check_grammars(values, self.schema_bytes)
         held = list(holders(values))
         given = [(f"{place}alpha", holder.pop("alpha")) for place, holder in held]
         given = [(place, alpha) for place, alpha in given if alpha is not None]
@@ -87,27 +90,15 @@ def is_json(scope: Scope) -> bool:
 
 
 async def read_body(receive: Receive) -> bytes | None:
-    """The whole body, or the part that shows it is too long; None where the client went away."""
+    """The whole body; None if the client went away."""
     chunks: list[bytes] = []
-    size = 0
     while True:
         message = await receive()
         if message["type"] != "http.request":
             return None
         chunks.append(message.get("body", b""))
-        size += len(chunks[-1])
-        if size > MAX_BODY_BYTES or not message.get("more_body", False):
+        if not message.get("more_body", False):
             return b"".join(chunks)
-
-
-def replaying(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that hands out the body once and then waits for the client as before."""
-    waiting = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def replay() -> Message:
-        return waiting.pop() if waiting else await receive()
-
-    return replay
 
 
 def holders(values: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

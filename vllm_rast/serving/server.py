@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from unittest.mock import patch
 
 import uvloop
@@ -21,6 +21,7 @@ from vllm_rast.serving import health, metrics
 from vllm_rast.serving.aliases import show_aliases, with_served_names
 from vllm_rast.serving.drain import CountRequests, Drain
 from vllm_rast.serving.error_responses import one_line_refusal, validator_refusal
+from vllm_rast.serving.limits import MAX_SCHEMA_BYTES, BodyLimit, body_limit
 from vllm_rast.serving.requests import RequestWeights, choosing_weights
 from vllm_rast.serving.stream_errors import EarlyErrors
 
@@ -32,7 +33,20 @@ class ServerError(Exception):
     """The server could not start, or ended by itself. The message is one line; the log above says more."""
 
 
-def run(args: argparse.Namespace, config: RastConfig, exposed: dict[str, Alpha], ui: bool = False) -> None:
+class Limits(NamedTuple):
+    """Bytes that a body, and a schema in it, may have. None: as much as the context needs, and 4 MiB."""
+
+    body_bytes: int | None = None
+    schema_bytes: int = MAX_SCHEMA_BYTES
+
+
+def run(
+    args: argparse.Namespace,
+    config: RastConfig,
+    exposed: dict[str, Alpha],
+    ui: bool = False,
+    limits: Limits = Limits(),  # noqa: B008  (immutable)
+) -> None:
     """Serve until SIGTERM or SIGINT, then let the running requests finish for at most `args.shutdown_timeout` s.
 
     args: what vLLM's `make_arg_parser` returns, with the mix in `additional_config`. exposed: {label: alpha}, see
@@ -46,7 +60,7 @@ def run(args: argparse.Namespace, config: RastConfig, exposed: dict[str, Alpha],
     async def serving(app: FastAPI, **options: Any) -> Any:
         nonlocal up
         up = True
-        names = add_to(app, config, exposed, drain, ui)
+        names = add_to(app, config, exposed, drain, ui, limits)
         say(f"serving {', '.join(names)}")
         return await serve_http(app, **options)
 
@@ -72,7 +86,14 @@ def run(args: argparse.Namespace, config: RastConfig, exposed: dict[str, Alpha],
     say("stopped")
 
 
-def add_to(app: FastAPI, config: RastConfig, exposed: dict[str, Alpha], drain: Drain, ui: bool = False) -> list[str]:
+def add_to(
+    app: FastAPI,
+    config: RastConfig,
+    exposed: dict[str, Alpha],
+    drain: Drain,
+    ui: bool = False,
+    limits: Limits = Limits(),  # noqa: B008  (immutable)
+) -> list[str]:
     """Add everything of ours to vLLM's finished app, before it starts; the names that it then serves."""
     engine_client, models = app.state.engine_client, app.state.openai_serving_models
     aliases = with_served_names([path.name for path in models.base_model_paths], exposed)
@@ -92,7 +113,8 @@ def add_to(app: FastAPI, config: RastConfig, exposed: dict[str, Alpha], drain: D
     app.user_middleware += [
         Middleware(CountRequests, drain=drain),
         Middleware(EarlyErrors),
-        Middleware(RequestWeights, config=config, aliases=aliases),
+        Middleware(BodyLimit, limit=limits.body_bytes or body_limit(engine_client.model_config.max_model_len)),
+        Middleware(RequestWeights, config=config, aliases=aliases, schema_bytes=limits.schema_bytes),
     ]
     app.middleware_stack = None  # built already by vLLM's part for SageMaker; the first request builds it anew
     forget_http_metrics(app)
