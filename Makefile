@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test test-fast lint install clean
+.PHONY: demo test test-fast lint docs wheel install clean
 
 demo: $(VENV)/.installed
 	$(BIN)/vllm-rast demo --run runs/demo
@@ -26,6 +26,15 @@ lint: $(VENV)/.tested-with
 	$(BIN)/clang-format --dry-run --Werror csrc/*.h csrc/*.cpp csrc/*.cu
 	$(BIN)/mypy
 
+# The documentation, into build/docs; strict: a broken link is an error. Nothing is fetched but the packages.
+docs: $(VENV)-docs/.installed
+	PYTHONPATH=. $(VENV)-docs/bin/mkdocs build --quiet
+
+$(VENV)-docs/.installed: requirements/docs.txt
+	test -x $(VENV)-docs/bin/python || $(PYTHON) -m venv $(VENV)-docs
+	$(VENV)-docs/bin/python -m pip --disable-pip-version-check install -q --no-deps -r requirements/docs.txt
+	touch $@
+
 install: $(VENV)/.installed
 
 $(VENV)/.installed: requirements/cpu.txt pyproject.toml
@@ -41,4 +50,4 @@ $(VENV)/.tested-with: $(VENV)/.installed requirements/dev.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs build *.egg-info
+	rm -rf $(VENV) $(VENV)-docs runs build dist *.egg-info

@@ -14,7 +14,8 @@ from vllm.engine.arg_utils import EngineArgs
 from vllm_rast import ModelPair, RastConfig, UserError
 from vllm_rast.engine.members import member_model_configs, rast_config
 from vllm_rast.engine.memory import GIB, MemoryPlan, ModelPlan, memory_plan
-from vllm_rast.engine.plugin import LOAD_FORMAT, WORKER_CLS, register
+from vllm_rast.engine.names import LOAD_FORMAT, WORKER_CLS
+from vllm_rast.engine.plugin import register
 
 register()
 
