@@ -44,6 +44,12 @@ INSTRUCTION_SETS = {
     "avx2": ["-mavx2", "-mfma", "-mf16c"],
     "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"],
 }
+# What a wheel carries: machine code for A100 to Blackwell, and an intermediate form for what comes after.
+PACKAGED_GPUS = [
+    argument
+    for number in (80, 86, 89, 90, 100, 120)
+    for argument in ("-gencode", f"arch=compute_{number},code=sm_{number}")
+] + ["-gencode", "arch=compute_120,code=compute_120"]
 # Machine code for A100 and H100, and an intermediate form that the driver translates for later GPUs.
 GPUS = ["-gencode", "arch=compute_80,code=[sm_80,compute_80]", "-gencode", "arch=compute_90,code=sm_90"]
 
@@ -81,14 +87,21 @@ def nvcc() -> str:
     """CUDA's compiler, of the same major version as torch's CUDA."""
     if torch.version.cuda is None:
         raise BuildError("torch is built without CUDA")
-    home = os.environ.get("CUDA_HOME") or "/usr/local/cuda"
-    found = shutil.which("nvcc") or shutil.which("nvcc", path=os.path.join(home, "bin"))
-    if found is None:
-        raise BuildError("no nvcc found; install the CUDA toolkit or set CUDA_HOME")
+    found = any_nvcc()
     wanted = torch.version.cuda.split(".")[0]
     said = subprocess.run([found, "--version"], capture_output=True, text=True, timeout=COMMAND_TIMEOUT).stdout
     if f"release {wanted}." not in said:
         raise BuildError(f"{found} is not of CUDA {wanted}, which torch is built for; set CUDA_HOME")
+    return found
+
+
+def any_nvcc() -> str:
+    """CUDA's compiler: on the path, in CUDA_HOME, or from its pip packages."""
+    home = os.environ.get("CUDA_HOME") or "/usr/local/cuda"
+    pip = [str(path.parent) for path in Path(torch.__file__).parents[1].glob("nvidia/*/bin/nvcc")]
+    found = shutil.which("nvcc") or shutil.which("nvcc", path=os.pathsep.join([os.path.join(home, "bin"), *pip]))
+    if found is None:
+        raise BuildError("no nvcc found; install the CUDA toolkit, or set CUDA_HOME")
     return found
 
 
@@ -99,20 +112,29 @@ def instruction_sets() -> dict[str, list[str]]:
     return {"baseline": []}
 
 
-def commands(kind: str, folder: Path, target: Path) -> tuple[list[list[str]], list[str]]:
-    """The compilations of a library, which may run side by side, and the link that follows them."""
+def commands(kind: str, folder: Path, target: Path, portable: bool = False) -> tuple[list[list[str]], list[str]]:
+    """The compilations of a library, which may run side by side, and the link that follows them.
+
+    portable: for other machines than this, with every GPU's code, an older glibc and no torch of CUDA at hand.
+    """
     source, torch_folder = source_folder(), Path(torch.__file__).parent
-    binding = [*cxx(), *COMPILE, f"-I{source}", "-isystem", str(torch_folder / "include")]
+    older = ["-include", str(source / "portable.h")] if portable else []
+    binding = [*cxx(), *COMPILE, *older, f"-I{source}", "-isystem", str(torch_folder / "include")]
     compilations = [[*binding, "-c", str(source / name), "-o", str(folder / f"{name}.o")] for name in BINDINGS[kind]]
-    libraries = [f"-L{torch_folder / 'lib'}", "-ltorch_cpu", "-lc10"]
+    if portable:
+        compilations.append([*binding, "-c", str(source / "portable.cpp"), "-o", str(folder / "portable.o")])
+    libraries = [] if portable else [f"-L{torch_folder / 'lib'}", "-ltorch_cpu", "-lc10"]
     if kind == "cuda":
-        kernel = [nvcc(), "-std=c++17", "-O3", "-Xcompiler", "-fPIC,-fvisibility=hidden", *GPUS]
+        compiler = any_nvcc() if portable else nvcc()
+        gpus = PACKAGED_GPUS if portable else GPUS
+        kernel = [compiler, "-std=c++17", "-O3", "-Xcompiler", "-fPIC,-fvisibility=hidden", *gpus]
         compilations.append([*kernel, "-c", str(source / "combine_logits_cuda.cu"), "-o", str(folder / "kernel.o")])
-        link = [nvcc(), "-shared", *(command[-1] for command in compilations), *libraries, "-ltorch_cuda"]
-        return compilations, [*link, "-o", str(target)]
+        with_cuda = [] if portable else ["-ltorch_cuda"]
+        link = [compiler, "-shared", "-cudart", "static", *(command[-1] for command in compilations), *libraries]
+        return compilations, [*link, *with_cuda, "-o", str(target)]
     for name, options in CPU_KERNELS.items():
         for isa, flags in instruction_sets().items():
-            kernel = [*cxx(), *COMPILE, *options, *flags, f"-DISA={isa}", "-c", str(source / name)]
+            kernel = [*cxx(), *COMPILE, *older, *options, *flags, f"-DISA={isa}", "-c", str(source / name)]
             compilations.append([*kernel, "-o", str(folder / f"{name}.{isa}.o")])
     objects = [command[-1] for command in compilations]
     return compilations, [*cxx(), "-shared", *objects, *libraries, "-o", str(target)]
@@ -194,11 +216,11 @@ def run(command: list[str]) -> None:
         raise BuildError(f"{command[0]} failed: {first}")
 
 
-def compile_library(kind: str, target: Path) -> None:
+def compile_library(kind: str, target: Path, portable: bool = False) -> None:
     """Compile and link into `target`, which appears whole or not at all. Raises BuildError."""
     with tempfile.TemporaryDirectory(prefix="building-", dir=target.parent) as name:
         folder = Path(name)
-        compilations, link = commands(kind, folder, folder / "library.so")
+        compilations, link = commands(kind, folder, folder / "library.so", portable)
         with ThreadPoolExecutor(len(compilations)) as pool:
             list(pool.map(run, compilations))
         run(link)

@@ -1,0 +1,86 @@
+"""Hold a wheel to what it says: its libraries, their GPUs, and that nothing newer than its tag is asked for.
+
+    python scripts/check_wheel.py dist/vllm_rast-*.whl
+
+Prints a short table. Exit code 1 if a library is missing, asks for a newer system, or for another library than it may.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import subprocess
+import tempfile
+import zipfile
+from pathlib import Path
+
+# PEP 600: the newest versions that a library may ask for, by the glibc in the wheel's tag.
+NEWEST: dict[int, dict[str, tuple[int, ...]]] = {
+    28: {"GLIBCXX": (3, 4, 25), "CXXABI": (1, 3, 11), "GCC": (7, 0, 0)},
+    31: {"GLIBCXX": (3, 4, 28), "CXXABI": (1, 3, 12), "GCC": (9, 0, 0)},
+    34: {"GLIBCXX": (3, 4, 29), "CXXABI": (1, 3, 13), "GCC": (11, 0, 0)},
+}
+SYSTEM = {
+    "libc.so.6",
+    "libm.so.6",
+    "libstdc++.so.6",
+    "libgcc_s.so.1",
+    "libpthread.so.0",
+    "libdl.so.2",
+    "librt.so.1",
+    "ld-linux-x86-64.so.2",
+}
+GPUS = {"sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120"}
+
+
+def output(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def problems(library: Path, newest: dict[str, tuple[int, ...]]) -> list[str]:
+    """What a library asks for and must not."""
+    found = []
+    symbols = output("objdump", "-T", str(library))
+    for name, version in sorted(set(re.findall(r"\(?(GLIBC|GLIBCXX|CXXABI|GCC)_([\d.]+)\)?", symbols))):
+        if tuple(map(int, version.split("."))) > newest[name]:
+            found.append(f"asks for {name}_{version}")
+    needed = set(re.findall(r"NEEDED\s+(\S+)", output("objdump", "-p", str(library))))
+    found += [f"needs {name}" for name in sorted(needed - SYSTEM)]
+    undefined = set(re.findall(r"\*UND\*\s+\S+\s+(?:\([^)]*\)\s+)?(\S+)", symbols))
+    foreign = {name for name in undefined if name.startswith(("_ZN2at", "_ZN3c10", "_ZN5torch", "cuda", "cu"))}
+    found += [f"has the undefined symbol {name}, which is in no stable interface" for name in sorted(foreign)]
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("wheel", type=Path)
+    options = parser.parse_args()
+    bad = 0
+    tag = re.search(r"manylinux_(\d+)_(\d+)_", options.wheel.name)
+    minor = int(tag[2]) if tag else 0
+    newest = NEWEST[max((known for known in NEWEST if known <= minor), default=28)] | {"GLIBC": (2, minor)}
+    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(options.wheel) as wheel:
+        libraries = [name for name in wheel.namelist() if name.endswith(".so")]
+        print(f"{options.wheel.name}: {options.wheel.stat().st_size / 1e6:.1f} MB, {len(libraries)} libraries")
+        bad += not libraries
+        for name in libraries:
+            path = Path(wheel.extract(name, folder))
+            found = problems(path, newest)
+            if "cuda" in name and shutil.which("cuobjdump"):
+                listed = output("cuobjdump", "--list-elf", "--list-ptx", str(path))
+                gpus = set(re.findall(r"sm_\d+", listed))
+                print(
+                    f"  {path.name}: {', '.join(sorted(gpus, key=lambda g: int(g[3:])))}; PTX"
+                    f" {'yes' if '.ptx' in listed else 'no'}"
+                )
+                found += [f"has no code for {gpu}" for gpu in sorted(GPUS - gpus)]
+            fine = "asks for nothing newer than the wheel's tag, and for no library of torch"
+            print(f"  {path.name}: {'; '.join(found) or fine}")
+            bad += len(found)
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
