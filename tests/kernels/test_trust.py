@@ -110,3 +110,39 @@ def test_a_cache_in_a_folder_of_everybody_is_not_used() -> None:
         shared.chmod(0o777)
         (library, implementation), said = choice(shared / "cache")
         assert implementation != "torch" and "can be written by others" in said
+
+
+@needs_library
+def test_an_open_umask_leaves_our_own_library_ours(tmp_path: Path) -> None:
+    """Made with umask 000, and found again by the next process."""
+    before = os.umask(0)
+    try:
+        results = [choice(tmp_path / "cache") for _ in range(2)]
+    finally:
+        os.umask(before)
+    for (library, implementation), said in results:
+        assert implementation != "torch" and library.startswith(str(tmp_path)) and said == ""
+    assert Path(results[0][0][0]).stat().st_mode & 0o077 == 0
+
+
+def test_a_pipe_in_place_of_a_library_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "library")
+    fd = open_folder(tmp_path)
+    with pytest.raises(UntrustedError, match="not a regular file"):
+        open_file(fd, "library")
+    os.close(fd)
+
+
+def test_two_libraries_of_one_process_are_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loader knows a library by its name: a descriptor's number that is used again would give the first."""
+    from vllm_rast.kernels import select
+
+    for number in (1, 2):
+        source = tmp_path / f"{number}.c"
+        source.write_text(f"int number(void) {{ return {number}; }}\n")
+        library = tmp_path / f"{number}.so"
+        subprocess.run(["cc", "-shared", "-fPIC", str(source), "-o", str(library)], check=True)
+        content = library.read_bytes()
+        library.write_bytes(content + hashlib.sha256(content).digest())
+        library.chmod(0o600)
+    assert [select.load_checked(tmp_path / f"{number}.so").number() for number in (1, 2)] == [1, 2]

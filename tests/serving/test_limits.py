@@ -89,6 +89,9 @@ BAD_SCHEMAS = [
         "leads to itself",
     ),
     ({"type": "string", "description": "x" * 100_000}, "--max-schema-bytes"),
+    ({"type": "array", "maxItems": 1000, "items": {"type": "string", "maxLength": 1000}}, "maxLength"),
+    ({"type": "array", "maxItems": "1000000"}, "maxItems"),
+    ({"type": "string", "pattern": "(a{1000}){1000}"}, "repetitions"),
 ]
 
 
@@ -106,10 +109,32 @@ def test_grammars_that_cost_too_much_are_refused(schema: Any, message: str, plac
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("regex", ["a{5000}", "(ab){2,99999}", "x{1000000000}"])
+@pytest.mark.parametrize(
+    "regex", ["a{5000}", "(ab){2,99999}", "x{1000000000}", "(a{1000}){1000}", "a{4000}b{4000}", "((a{9}){9}){99}"]
+)
 def test_regular_expressions_that_repeat_too_often_are_refused(regex: str) -> None:
     with pytest.raises(GrammarError, match="repetitions"):
         check_grammars({"structured_outputs": {"regex": regex}}, 65536)
+
+
+@pytest.mark.parametrize(
+    "place", ["structural_tag", "response_format", "sampling_params", "input_schema", "many tools"]
+)
+def test_what_else_is_compiled_is_bounded(place: str) -> None:
+    schema = {"type": "array", "maxItems": 10**9}
+    body: dict[str, Any] = {
+        "structural_tag": {"structured_outputs": {"structural_tag": json.dumps({"structures": [{"schema": schema}]})}},
+        "response_format": {"response_format": {"type": "structural_tag", "structures": [{"schema": schema}]}},
+        "sampling_params": {"sampling_params": {"structured_outputs": {"json": schema}}},
+        "input_schema": {"tools": [{"name": "a", "input_schema": schema}]},
+        "many tools": {"tools": [{"name": "a", "parameters": {"properties": {str(i): {} for i in range(99)}}}] * 50},
+    }[place]
+    with pytest.raises(GrammarError):
+        check_grammars(body, 65536)
+
+
+def test_odd_references_are_no_error() -> None:
+    check_grammars({"structured_outputs": {"json": {"$ref": "#/a/\u00b2", "a": [1, 2]}}}, 65536)
 
 
 @pytest.mark.parametrize(

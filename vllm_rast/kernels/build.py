@@ -123,13 +123,17 @@ def commands(kind: str, folder: Path, target: Path, portable: bool = False) -> t
     compilations = [[*binding, "-c", str(source / name), "-o", str(folder / f"{name}.o")] for name in BINDINGS[kind]]
     if portable:
         compilations.append([*binding, "-c", str(source / "portable.cpp"), "-o", str(folder / "portable.o")])
-    libraries = [] if portable else [f"-L{torch_folder / 'lib'}", "-ltorch_cpu", "-lc10"]
+    libraries = [f"-L{torch_folder / 'lib'}", "-ltorch_cpu", *([] if portable else ["-lc10"])]
     if kind == "cuda":
         compiler = any_nvcc() if portable else nvcc()
         gpus = PACKAGED_GPUS if portable else GPUS
         kernel = [compiler, "-std=c++17", "-O3", "-Xcompiler", "-fPIC,-fvisibility=hidden", *gpus]
         compilations.append([*kernel, "-c", str(source / "combine_logits_cuda.cu"), "-o", str(folder / "kernel.o")])
-        with_cuda = [] if portable else ["-ltorch_cuda"]
+        with_cuda = ["-ltorch_cuda"]
+        if portable:  # a torch without CUDA lacks this library: only its name is needed to link against it
+            stub = folder / "libtorch_cuda.so"
+            run([*cxx(), "-shared", "-x", "c++", os.devnull, "-Wl,-soname,libtorch_cuda.so", "-o", str(stub)])
+            with_cuda = [f"-L{folder}", "-Xlinker", "--no-as-needed", "-ltorch_cuda"]
         link = [compiler, "-shared", "-cudart", "static", *(command[-1] for command in compilations), *libraries]
         return compilations, [*link, *with_cuda, "-o", str(target)]
     for name, options in CPU_KERNELS.items():
@@ -225,7 +229,9 @@ def compile_library(kind: str, target: Path, portable: bool = False) -> None:
             list(pool.map(run, compilations))
         run(link)
         content = (folder / "library.so").read_bytes()
-        (folder / "finished.so").write_bytes(content + hashlib.sha256(content).digest())
+        finished = folder / "finished.so"
+        finished.write_bytes(content + hashlib.sha256(content).digest())
+        finished.chmod(0o644 if portable else 0o600)  # whatever the umask says, nobody else may write it
         os.replace(folder / "finished.so", target)
 
 

@@ -106,31 +106,29 @@ def load(kind: str) -> Choice:
     """Load a library and try it."""
     try:
         path, origin = locate(kind)
-        load_checked(path)
+        library = load_checked(path)
         try_out(kind)
-        name = f"cpu ({instruction_set(path)})" if kind == "cpu" else kind
+        name = f"cpu ({instruction_set(library)})" if kind == "cpu" else kind
     except Exception as error:  # a library is a convenience: whatever is wrong with it, torch can do the same
         return give_up(kind, (str(error) or type(error).__name__).splitlines()[0])
     return Choice(name, origin, path)
 
 
-def load_checked(path: Path) -> None:
+def load_checked(path: Path) -> ctypes.CDLL:
     """Load a library: of the cache the very file that was checked, of the package the one that was installed."""
     if path.parent == PACKAGED:
-        torch.ops.load_library(str(path))
-        return
+        return ctypes.CDLL(str(path))
     fd = open_whole(path)
     if fd is None:
         raise RuntimeError(f"{path} is damaged")
-    try:
-        ctypes.CDLL(f"/proc/self/fd/{fd}" if Path("/proc/self/fd").exists() else str(path))
-    finally:
-        os.close(fd)
+    # The descriptor stays open: the loader knows a library by its name, which must not come to mean another one.
+    return ctypes.CDLL(f"/proc/self/fd/{fd}" if Path("/proc/self/fd").exists() else str(path))
 
 
-def instruction_set(library: Path, wanted: str | None = None) -> str:
+def instruction_set(library: ctypes.CDLL | Path, wanted: str | None = None) -> str:
     """What the CPU library uses: the best this processor has, or the one wanted where it has that (for tests)."""
-    function = ctypes.CDLL(str(library)).vllm_rast_cpu_isa
+    loaded = ctypes.CDLL(str(library)) if isinstance(library, Path) else library
+    function = loaded.vllm_rast_cpu_isa
     function.restype, function.argtypes = ctypes.c_char_p, [ctypes.c_char_p]
     return str(function(wanted and wanted.encode()).decode())
 

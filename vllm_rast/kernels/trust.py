@@ -19,7 +19,7 @@ class UntrustedError(Exception):
 
 def open_folder(folder: Path) -> int:
     """A descriptor of a folder that only we and the system can write, below such folders. Raises UntrustedError."""
-    folder = Path(os.path.abspath(folder))
+    folder = Path(os.path.realpath(folder.parent)) / folder.name  # a link above it counts by what it leads to
     for ancestor in reversed(folder.parents):
         check(os.stat(ancestor), str(ancestor), sticky=True)
     return _opened(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -42,14 +42,23 @@ def make_folder(folder: Path) -> None:
                 raise
 
 
-def check(found: os.stat_result, name: str, sticky: bool = False) -> None:
+def check(found: os.stat_result, name: str, sticky: bool = False, at: int | None = None) -> None:
     """Raises UntrustedError if another user can write a file or folder. sticky: such as /tmp may be an ancestor."""
     if found.st_uid not in (0, os.geteuid()):
         raise UntrustedError(f"{name} belongs to another user")
     if sticky and found.st_mode & stat.S_ISVTX:
         return
-    if found.st_mode & stat.S_IWOTH or (found.st_mode & stat.S_IWGRP and not _is_private(found.st_gid)):
+    by_group = found.st_mode & stat.S_IWGRP and (_has_acl(name if at is None else at) or not _is_private(found.st_gid))
+    if found.st_mode & stat.S_IWOTH or by_group:
         raise UntrustedError(f"{name} can be written by others")
+
+
+def _has_acl(path: str | int) -> bool:
+    """Whether a file has an access list: its group's bits are then those of everybody in the list."""
+    try:
+        return bool(os.getxattr(path, "system.posix_acl_access"))
+    except OSError:
+        return False
 
 
 def _is_private(gid: int) -> bool:
@@ -65,7 +74,7 @@ def _is_private(gid: int) -> bool:
 
 def _opened(path: str | Path, flags: int, folder_fd: int | None = None) -> int:
     try:
-        fd = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder_fd)
+        fd = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=folder_fd)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENOTDIR):
             raise UntrustedError(f"{path} is a symbolic link or not a folder") from error
@@ -74,7 +83,7 @@ def _opened(path: str | Path, flags: int, folder_fd: int | None = None) -> int:
         found = os.fstat(fd)
         if not flags & os.O_DIRECTORY and not stat.S_ISREG(found.st_mode):
             raise UntrustedError(f"{path} is not a regular file")
-        check(found, str(path))
+        check(found, str(path), at=fd)
     except BaseException:
         os.close(fd)
         raise

@@ -115,14 +115,15 @@ class GrammarError(UserError):
 
 def check_grammars(body: dict[str, Any], limit: int) -> None:
     """Refuse what would take the engine long, or much memory, to compile. Raises GrammarError."""
+    size = _Size()
     for field, kind, grammar in grammars(body):
         text = grammar if isinstance(grammar, str) else json.dumps(grammar)
         if len(text) > limit:
             raise GrammarError(field, f"more than {limit:,} bytes; send less, or raise --max-schema-bytes")
         if kind in ("regex", "grammar"):
             check_repeats(field, text)
-        elif kind == "json":
-            check_schema(field, schema_of(grammar))
+        else:
+            check_schema(field, schema_of(grammar), size)
 
 
 def grammars(body: dict[str, Any]) -> Iterator[tuple[str, str, Any]]:
@@ -130,20 +131,21 @@ def grammars(body: dict[str, Any]) -> Iterator[tuple[str, str, Any]]:
     response = body.get("response_format")
     if isinstance(response, dict):
         schema = response.get("json_schema")
-        yield "response_format", "json", schema.get("schema") if isinstance(schema, dict) else None
-        yield "response_format", "other", response
-    structured = body.get("structured_outputs")
-    if isinstance(structured, dict):
-        for kind, grammar in structured.items():
-            yield f"structured_outputs.{kind}", kind, grammar
+        yield "response_format", "json", schema.get("schema") if isinstance(schema, dict) else response
+    sampling = body.get("sampling_params")
+    for place, holder in (("", body), ("sampling_params.", sampling if isinstance(sampling, dict) else {})):
+        structured = holder.get("structured_outputs")
+        for kind, grammar in structured.items() if isinstance(structured, dict) else ():
+            yield f"{place}structured_outputs.{kind}", kind, grammar
     tools = body.get("tools")
     for number, tool in enumerate(tools if isinstance(tools, list) else []):
         function = tool.get("function", tool) if isinstance(tool, dict) else {}
-        if isinstance(function, dict) and function.get("parameters") is not None:
-            yield f"tools.{number}", "json", function["parameters"]
+        for key in ("parameters", "input_schema"):
+            if isinstance(function, dict) and function.get(key) is not None:
+                yield f"tools.{number}", "json", function[key]
     text = body.get("text")
     if isinstance(text, dict) and isinstance(text.get("format"), dict):
-        yield "text.format", "json", text["format"].get("schema")
+        yield "text.format", "json", text["format"].get("schema", text["format"])
 
 
 def schema_of(grammar: Any) -> Any:
@@ -156,36 +158,72 @@ def schema_of(grammar: Any) -> Any:
 
 
 def check_repeats(field: str, text: str) -> None:
-    for least, most in QUANTIFIER.findall(text):
-        if max(int(least), int(most or 0)) > MAX_REPEATS:
-            raise GrammarError(field, f"more than {MAX_REPEATS:,} repetitions; leave the bound out or make it smaller")
+    """Repetitions in a regular expression or grammar, multiplied if one stands in another, and added up."""
+    if repeats(text) > MAX_REPEATS:
+        raise GrammarError(field, f"more than {MAX_REPEATS:,} repetitions; leave the bound out or make it smaller")
 
 
-def check_schema(field: str, schema: Any) -> None:
-    """Sizes and depths of a JSON schema, and references that lead to themselves."""
-    properties = branches = 0
-    waiting: list[tuple[Any, int]] = [(schema, 0)]
+def repeats(text: str) -> int:
+    """About how many states the bounded repetitions of an expression have: (a{2}b{3}){4} has 20."""
+    sums, last, at = [0], 0, 0  # of each open group; of the last group or repetition
+    while at < len(text):
+        quantifier = QUANTIFIER.match(text, at)
+        if quantifier:
+            times = max(int(quantifier[1]), int(quantifier[2] or 0))
+            sums[-1] += max(last, 1) * max(times, 1) - last
+            last, at = max(last, 1) * max(times, 1), quantifier.end()
+            continue
+        if text[at] == "(":
+            sums.append(0)
+        elif text[at] == ")" and len(sums) > 1:
+            last = sums.pop()
+            sums[-1] += last
+        else:
+            last = 0
+        at += 2 if text[at] == "\\" else 1
+    return sum(sums)
+
+
+class _Size:
+    """What all schemas of one request have together."""
+
+    def __init__(self) -> None:
+        self.properties = self.branches = 0
+
+
+def check_schema(field: str, schema: Any, size: _Size) -> None:
+    """Sizes and depths of a JSON schema, bounds inside bounds, and references that lead to themselves."""
+    waiting: list[tuple[Any, int, int]] = [(schema, 0, 1)]
     while waiting:
-        node, depth = waiting.pop()
+        node, depth, times = waiting.pop()
         if depth > MAX_DEPTH:
             raise GrammarError(field, f"a schema nested more than {MAX_DEPTH} deep; make it flatter")
         if isinstance(node, list):
-            waiting += [(one, depth) for one in node]
+            waiting += [(one, depth, times) for one in node]
         if not isinstance(node, dict):
             continue
-        properties += len(node["properties"]) if isinstance(node.get("properties"), dict) else 0
-        branches += sum(len(node[key]) for key in BRANCHES if isinstance(node.get(key), list))
-        if properties > MAX_PROPERTIES or branches > MAX_BRANCHES:
+        size.properties += len(node["properties"]) if isinstance(node.get("properties"), dict) else 0
+        size.branches += sum(len(node[key]) for key in BRANCHES if isinstance(node.get(key), list))
+        if size.properties > MAX_PROPERTIES or size.branches > MAX_BRANCHES:
             raise GrammarError(
                 field, f"more than {MAX_PROPERTIES:,} properties or {MAX_BRANCHES} alternatives; split the request"
             )
-        for key in BOUNDS:
-            if isinstance(node.get(key), int | float) and node[key] > MAX_REPEATS:
+        bounds = {key: number for key in BOUNDS if (number := number_of(node.get(key))) is not None}
+        for key, number in bounds.items():
+            if number * times > MAX_REPEATS:
                 raise GrammarError(field, f"{key} is more than {MAX_REPEATS:,}; leave it out or make it smaller")
         if isinstance(node.get("pattern"), str):
             check_repeats(field, node["pattern"])
-        waiting += [(one, depth + 1) for one in node.values()]
+        inside = times * int(max(1, *bounds.values(), 1))
+        waiting += [(one, depth + 1, inside) for one in node.values()]
     check_references(field, schema)
+
+
+def number_of(value: Any) -> float | None:
+    """A bound, also as text."""
+    if isinstance(value, str) and value.isascii() and value.isdecimal():
+        return float(value[:20])
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def check_references(field: str, schema: Any) -> None:
@@ -226,7 +264,7 @@ def resolve(schema: Any, reference: str) -> Any:
         if not part:
             continue
         part = part.replace("~1", "/").replace("~0", "~")
-        if isinstance(node, list) and part.isdigit() and int(part) < len(node):
+        if isinstance(node, list) and part.isascii() and part.isdecimal() and int(part[:9]) < len(node):
             node = node[int(part)]
         elif isinstance(node, dict):
             node = node.get(part)
