@@ -82,7 +82,7 @@ def all_cases(options: argparse.Namespace) -> list[Case]:
 
 
 class PlanReader:
-    """Reads the memory plan where it is logged: vLLM sets up logging anew with every engine, and drops handlers."""
+    """Reads the memory plan where it is logged: vLLM sets up logging again with every engine, and drops handlers."""
 
     def __init__(self) -> None:
         from vllm_rast.engine.checks import logger

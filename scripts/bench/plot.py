@@ -3,7 +3,7 @@
     python scripts/bench/plot.py --results scripts/results --figure docs/benchmarks.png
 
 Reads every .json file of the folder that scripts/bench/*.py wrote with --json, draws those that are there, and prints
-the table for the README to stdout: median and range of each ratio, and the goal where there is one.
+the table for the README to stdout: median and range of each ratio, and the goal if there is one.
 """
 
 from __future__ import annotations

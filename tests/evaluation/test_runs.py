@@ -168,10 +168,10 @@ def test_resuming_can_be_forbidden(tmp_path):
 
 
 def test_no_run_folder(tmp_path):
-    with pytest.raises(UserError, match=f"{tmp_path}/none is no run folder"):
+    with pytest.raises(UserError, match=f"{tmp_path}/none is not a run folder"):
         RunFolder(tmp_path / "none")
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="is no run folder"):
+    with pytest.raises(UserError, match="is not a run folder"):
         RunFolder(tmp_path / "file")
     with pytest.raises(UserError, match=f"--run {tmp_path}/file"):
         RunFolder.open(tmp_path / "file", CONFIG)

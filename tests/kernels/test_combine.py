@@ -238,7 +238,7 @@ def test_override(undecided: Path, monkeypatch: pytest.MonkeyPatch, capsys: Caps
     monkeypatch.setenv(kernels.OVERRIDE, "cuda")
     assert kernels.wanted("cpu") == "VLLM_RAST_KERNEL=cuda"
     monkeypatch.setenv(kernels.OVERRIDE, "gpu")
-    assert kernels.wanted("cpu") == "VLLM_RAST_KERNEL=gpu is none of auto, torch, cpu, cuda"
+    assert kernels.wanted("cpu") == "VLLM_RAST_KERNEL=gpu is not one of auto, torch, cpu, cuda"
 
 
 def start(cache: Path, code: str, **environment: str) -> subprocess.Popen[str]:

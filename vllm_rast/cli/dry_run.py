@@ -11,7 +11,7 @@ from vllm_rast.evaluation.tasks.rows import formula
 
 
 def describe(plan: Plan, run: str | None) -> str:
-    """The plan as text. Reads nothing from the network; raises UserError where the run folder does not fit it."""
+    """The plan as text. Reads nothing from the network; raises UserError if the run folder does not fit it."""
     there = samples_there(plan, run)
     lines = [f"run        {run or '(none named)'}: {sum(there.values()):,} samples there"]
     lines += [f"models     base {plan.models.base}"]

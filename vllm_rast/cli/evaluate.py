@@ -76,7 +76,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def verdict(evaluation, max_errors: float, demands: list[tuple[str, float]]) -> int:
-    """The exit code, with a line on stderr where it is not 0."""
+    """The exit code, with a line on stderr if it is not 0."""
     import sys
 
     rows = evaluation.pooled.rows

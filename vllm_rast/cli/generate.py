@@ -22,7 +22,7 @@ DEFAULT_TEMPLATE = "paper"
 DESCRIPTION = """\
 Decode every row on every problem, n samples each, all rows in one engine. Each finished sample is one line of
 samples.jsonl in the run folder. The same command again makes only what is missing: after Ctrl-C, kill -9 or a
-full disk, and with more rows, benchmarks or samples. Where no model is named, the shipped ones decode
+full disk, and with more rows, benchmarks or samples. If no model is named, the shipped ones decode
 (tiny:base, tiny:positive, tiny:negative).
 """
 EPILOG = """\
@@ -104,7 +104,7 @@ def add_decoding_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="[NAME=]PATH",
-        help="local JSON-lines file or folder with the benchmark's rows, where there is no network",
+        help="local JSON-lines file or folder with the benchmark's rows, if there is no network",
     )
     group.add_argument("--limit", type=int, metavar="N", help="decode only the first N problems of each benchmark")
     group.add_argument(
@@ -195,7 +195,7 @@ def plan_of(args: argparse.Namespace) -> Plan:
 
 
 def models_of(args: argparse.Namespace) -> RastConfig:
-    """The base and the pairs; the shipped trio where no model is named."""
+    """The base and the pairs; the shipped trio if no model is named."""
     from vllm_rast.mix.config import ModelPair, RastConfig
 
     if not (args.model or args.positive or args.negative or args.pair):
@@ -262,7 +262,7 @@ def data_of(texts: list[str], names: list[str]) -> dict[str, str]:
                 raise UserError(f"--data {text}: {name!r} is not among the benchmarks {', '.join(names)}")
             own[name] = path
         elif common is not None:
-            raise UserError(f"--data {text}: write NAME=PATH where there are several")
+            raise UserError(f"--data {text}: write NAME=PATH if there are several")
         else:
             common = text
     if common and len(names) > 1 and not Path(common).is_dir():

@@ -39,7 +39,7 @@ def add_arguments(subparsers: Any) -> None:
     add_lock_argument(parser)
     parser.add_argument("--timeout", type=float, default=None, metavar="SECONDS", help="for one comparison in a worker")
     parser.add_argument("--workers", type=int, default=None, metavar="N", help="worker processes")
-    parser.add_argument("--regrade", action="store_true", help="mark a run's samples anew, graded or not")
+    parser.add_argument("--regrade", action="store_true", help="mark a run's samples again, graded or not")
     parser.add_argument(
         "--max-errors",
         type=float,

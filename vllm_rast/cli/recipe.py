@@ -23,7 +23,7 @@ REPEATED = frozenset({"pair"})  # options that stand before each of their values
 
 
 def recipe_arguments(path: str) -> list[str]:
-    """A recipe as the arguments that say the same. Raises UserError where the file is no recipe."""
+    """A recipe as the arguments that say the same. Raises UserError if the file is no recipe."""
     said = load_yaml(Path(path), "--recipe")
     if not isinstance(said, dict) or not isinstance(said.get(ENGINE) or {}, dict):
         raise UserError(f"--recipe {path}: expected options and their values, such as `n: 8`")

@@ -23,7 +23,7 @@ NOT_HERE = {
 
 DESCRIPTION = """\
 vLLM's OpenAI server on the mix of BASE and the pairs. A request chooses its weights with
-"vllm_xargs": {"alpha": ...} in its body, or by one of the model names that --expose adds. Where no model is named, the
+"vllm_xargs": {"alpha": ...} in its body, or by one of the model names that --expose adds. If no model is named, the
 shipped ones are served (tiny:base, tiny:positive, tiny:negative).
 """
 EPILOG = """\

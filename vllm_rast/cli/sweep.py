@@ -21,7 +21,7 @@ def add_arguments(subparsers: Any) -> None:
         "sweep",
         help="decode and evaluate over alpha and temperature, in one engine, with a plot",
         description="Decode every combination of --alphas and --temperatures as a row of one run, all mixed in one "
-        "engine's batch, grade it and draw accuracy over alpha (over temperature where there is one alpha). Writes "
+        "engine's batch, grade it and draw accuracy over alpha (over temperature if there is one alpha). Writes "
         "sweep.json, sweep.png and sweep.svg into the run folder. It goes on where it was stopped.",
         epilog=generate.EPILOG,
     )

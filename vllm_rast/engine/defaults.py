@@ -1,4 +1,4 @@
-"""A KV cache size that lets a mix start anywhere, where the user named none."""
+"""A KV cache size that lets a mix start anywhere, if the user named none."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CPU_KV_SHARE = 0.5
 
 
 def choose_kv_bytes(vllm_config: VllmConfig, plan: MemoryPlan) -> int | None:
-    """Bytes for the KV cache on a CPU, or None where vLLM's own rule, or the user's word, holds.
+    """Bytes for the KV cache on a CPU, or None if vLLM's own rule, or the user's word, holds.
 
     Enough for max_num_seqs requests of max_model_len, at most half of what is free once the weights are loaded.
     """

@@ -22,7 +22,7 @@ from vllm_rast.kernels.select import native
 
 
 def head_of(model: nn.Module) -> VocabParallelEmbedding | None:
-    """The layer that a model's logits come from, or None where it cannot be told, or is quantised."""
+    """The layer that a model's logits come from, or None if it cannot be told, or is quantised."""
     named = getattr(model, "lm_head", None)
     embeddings = [m for m in model.modules() if isinstance(m, VocabParallelEmbedding)]
     head = named if isinstance(named, VocabParallelEmbedding) else embeddings[0] if len(embeddings) == 1 else None

@@ -47,9 +47,9 @@ def normalise_alpha(params: Any) -> Any:
 
 
 def requested_alpha(params: Any) -> Any:
-    """What a request's sampling parameters say about alpha; None where they say nothing, or there are none.
+    """What a request's sampling parameters say about alpha; None if they say nothing, or there are none.
 
-    Raises UserError where `extra_args` is no dictionary: vLLM 0.32 does not look.
+    Raises UserError if `extra_args` is not a dictionary: vLLM 0.32 does not look.
     """
     extra = params.extra_args if params is not None else None
     if extra is not None and not isinstance(extra, dict):
@@ -66,7 +66,7 @@ def member_model_configs(vllm_config: VllmConfig, config: RastConfig) -> list[Mo
     """vLLM's ModelConfig of every model, [num_models], the base's first.
 
     A small model runs with the base's dtype and length; its architecture, size, quantisation and vocabulary are its
-    own. Raises UserError, naming the model, where vLLM cannot read it or it is too short for max_model_len.
+    own. Raises UserError, naming the model, if vLLM cannot read it or it is too short for max_model_len.
     """
     base = vllm_config.model_config
     return [base] + [small_model_config(base, source.path, source.revision) for source in config.sources[1:]]

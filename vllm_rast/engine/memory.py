@@ -35,7 +35,7 @@ class ModelPlan:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """What every device holds. kv_bytes: what is left for the KV cache, None where it is known only after loading."""
+    """What every device holds. kv_bytes: what is left for the KV cache, None if it is known only after loading."""
 
     models: tuple[ModelPlan, ...]
     kv_bytes: int | None

@@ -47,7 +47,7 @@ def prepare_serving(options: argparse.Namespace) -> None:
 
 
 def one_line_parser(unknown_message: Callable[[str, Iterable[str]], str]) -> Any:
-    """vLLM's parser, raising UserError where it would print its usage.
+    """vLLM's parser, raising UserError instead of printing its usage.
 
     unknown_message: (an unknown option, those that there are) -> what is said about it.
     """

@@ -64,7 +64,7 @@ def checking_engine(create_engine_config: Any) -> Any:
 
 
 def name_our_parts(engine_args: EngineArgs) -> None:
-    """Set load_format and worker_cls where they were left alone; another load format becomes the members' own."""
+    """Set load_format and worker_cls if they were left alone; another load format becomes the members' own."""
     if engine_args.worker_cls not in ("auto", WORKER_CLS):
         raise UserError(f"worker_cls: a mix needs {WORKER_CLS}, got {engine_args.worker_cls!r}; leave the option out")
     engine_args.worker_cls = WORKER_CLS

@@ -48,7 +48,7 @@ class TokenWeights:
         write_token_rows(self.ensemble.token_weights[: len(owner)], self.table, owner, positions)
 
     def forget(self, req_id: str) -> None:
-        """Read a request anew before the next step."""
+        """Read a request again before the next step."""
         self.known.pop(req_id, None)
         self.req_ids = []
 

@@ -33,7 +33,7 @@ class RastModelState(DefaultModelState):
         self.staged: dict[int, np.ndarray] = {}
 
     def add_request(self, req_index: int, new_req_data: Any) -> None:
-        """vLLM adds a resumed request anew, with the prompt alone as its prompt."""
+        """vLLM adds a resumed request again, with the prompt alone as its prompt."""
         super().add_request(req_index, new_req_data)
         alpha = requested_alpha(new_req_data.sampling_params)
         schedule = parse_alpha(self.model.rast_config, alpha)  # type: ignore[arg-type]

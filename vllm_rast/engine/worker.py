@@ -22,14 +22,15 @@ class TracingMixin:
         return times
 
     def trace_sums(self) -> Any:
-        """The ensemble's TraceSums, or None where the engine keeps none (or serves a plain model)."""
+        """The ensemble's TraceSums, or None if the engine keeps none (or serves a plain model)."""
         return getattr(self.get_model(), "trace_sums", None)  # type: ignore[attr-defined]
 
     def rast_trace(self, take: bool = False) -> dict[str, float]:
         """{"kl_nats", "rows"}: the sum of KL(mix || base) and the number of rows that mixed; see `TraceSums`.
 
-        For `collective_rpc("rast_trace")`, whose answers are the same from every rank that samples. take: start anew.
-        Raises UserError where the engine was started without a trace.
+        For `collective_rpc("rast_trace")`, whose answers are the same from every rank that samples. take: begin at 0
+        again.
+        Raises UserError if the engine was started without a trace.
         """
         if (sums := self.trace_sums()) is None:
             raise UserError('trace: this engine keeps none; start it with additional_config {"rast": {"trace": true}}')

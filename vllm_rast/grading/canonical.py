@@ -15,9 +15,10 @@ from vllm_rast.grading.latex.clean import clean
 from vllm_rast.grading.latex.numbers import read_decimal
 from vllm_rast.grading.latex.parse import Node, parse
 from vllm_rast.grading.latex.tokens import MAX_CHARS, Unreadable
-from vllm_rast.grading.meaning.compare import exact_member, is_chain, is_image, tidy, without_degrees
+from vllm_rast.grading.meaning.compare import exact_member, is_chain, is_image
 from vllm_rast.grading.meaning.names import unnamed
 from vllm_rast.grading.meaning.regions import looks_like_region, region
+from vllm_rast.grading.meaning.tidy import tidy, without_degrees
 from vllm_rast.grading.meaning.values import (
     ROUGH_BITS,
     TooLarge,

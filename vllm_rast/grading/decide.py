@@ -12,7 +12,8 @@ from vllm_rast.grading.latex.clean import clean
 from vllm_rast.grading.latex.numbers import last_place, read_decimal
 from vllm_rast.grading.latex.parse import Node, parse
 from vllm_rast.grading.latex.tokens import MAX_CHARS, Unreadable
-from vllm_rast.grading.meaning.compare import PLAIN, Rules, Verdict, same
+from vllm_rast.grading.meaning.compare import same
+from vllm_rast.grading.meaning.rules import PLAIN, Rules, Verdict
 
 MAX_RELATIVE_ERROR = Fraction(1, 20)  # 4e33 allows 3.9e33 but not 3.6e33, which rounds to it too
 MAX_COUNT_ERROR = Fraction(1, 100)  # an integer that counts is not rounded: 4 does not allow 4.3
@@ -31,7 +32,7 @@ _COMMA_NUMBERS = re.compile(r"\d,\d{3}(?!\d)")
 
 
 class Decision(NamedTuple):
-    """verdict, None where a worker must decide; the tier that decided."""
+    """verdict, None if a worker must decide; the tier that decided."""
 
     verdict: Verdict
     tier: str

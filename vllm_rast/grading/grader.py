@@ -23,7 +23,7 @@ from vllm_rast.grading.extract import Candidate, candidates
 from vllm_rast.grading.latex.clean import clean
 from vllm_rast.grading.latex.numbers import read_decimal
 from vllm_rast.grading.latex.tokens import MAX_CHARS
-from vllm_rast.grading.meaning.compare import Rules
+from vllm_rast.grading.meaning.rules import Rules
 from vllm_rast.grading.qwen_rules import decide_lineage
 from vllm_rast.grading.second_look import stands
 from vllm_rast.grading.workers.pool import Pool
@@ -232,13 +232,13 @@ def _is_number(gold: str) -> bool:
 
 
 def _is_answer(candidate: Candidate, gold: str) -> bool:
-    """Whether a candidate can be read, and is not mere words where the gold is none."""
+    """Whether a candidate can be read, and is not mere words if the gold is none."""
     node, gold_node = tree(candidate.answer), tree(gold)
     return node is not None and (node.kind != "word" or gold_node is None or gold_node.kind == "word")
 
 
 def _joined_boxes(gold: str, prediction: str) -> str | None:
-    """Neighbouring boxes as one list, where the gold is a list of as many answers."""
+    """Neighbouring boxes as one list, if the gold is a list of as many answers."""
     node = tree(gold)
     count = len(node.args) if node is not None and node.kind in {"list", "set"} else 0
     boxes = last_boxes(answering(prediction), count) if count > 1 else []

@@ -15,7 +15,7 @@ from vllm_rast.grading.latex.clean import clean
 from vllm_rast.grading.latex.numbers import read_decimal
 from vllm_rast.grading.latex.parse import Node
 from vllm_rast.grading.latex.tokens import MAX_CHARS, Unreadable
-from vllm_rast.grading.meaning.compare import Rules
+from vllm_rast.grading.meaning.rules import Rules
 from vllm_rast.grading.meaning.values import ROUGH_BITS, TooLarge, Undefined, is_real, precision, real, symbols, value
 
 RELATIVE = Fraction(1, 10_000)
@@ -25,7 +25,7 @@ _BRACKETS = re.compile(r"\\[{}]|[()\[\]{}]|\s")
 
 
 def decide_lineage(gold: str, answer: str) -> Decision:
-    """The verdict by the lineage's rules; None where it needs a worker."""
+    """The verdict by the lineage's rules; None if it needs a worker."""
     strict = decide(gold, answer, Rules(ordered=True))
     if max(len(gold), len(answer)) > MAX_CHARS:
         return Decision(strict.verdict, TIER)

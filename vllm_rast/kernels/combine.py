@@ -37,7 +37,7 @@ def combine_logits(
     inf. A nan or +inf has no softmax: it makes nan what depends on it. The trace is good to about 1e-6 of the largest
     logit, and the same however many threads run, but not the same to the bit in every implementation.
 
-    No gradients. Raises ValueError where shapes, dtypes or devices do not fit.
+    No gradients. Raises ValueError if shapes, dtypes or devices do not fit.
     """
     check(logits, weights, out, trace)
     if out is None:
@@ -94,7 +94,7 @@ def check(
 
 
 def combine_with_torch(logits: Sequence[torch.Tensor], weights: torch.Tensor, out: torch.Tensor) -> None:
-    """The same in plain torch, into `out`: what the kernels are tested against, and what runs where there is none."""
+    """The same in plain torch, into `out`: what the kernels are tested against, and what runs if there is none."""
     vocab = out.shape[1]
     total = torch.full_like(out, -0.0)  # the one number that adds nothing to any other, 0.0 included
     taking_part = weights != 0
@@ -125,7 +125,7 @@ def trace_with_torch(
 
 
 def largest_and_lse(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Largest number and log-sum-exp of each row, [num_rows, 1] in float64; nan where there is a nan or +inf."""
+    """Largest number and log-sum-exp of each row, [num_rows, 1] in float64; nan if there is a nan or +inf."""
     padded = torch.nn.functional.pad(matrix.double(), (0, 1), value=float("-inf"))  # a row may have no columns
     largest = padded.amax(1, keepdim=True)
     largest.masked_fill_(largest == float("inf"), float("nan"))

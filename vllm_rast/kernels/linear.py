@@ -33,7 +33,7 @@ def wide_linear(
 
 
 def multiply_with_torch(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, rounds: bool) -> torch.Tensor:
-    """The same in plain torch: what the kernel is tested against, and what runs where there is none."""
+    """The same in plain torch: what the kernel is tested against, and what runs if there is none."""
     if x.dtype != torch.bfloat16 or weight.dtype != torch.bfloat16:
         raise ValueError(f"wide_linear: x and weight must be bfloat16, got {x.dtype} and {weight.dtype}")
     wide = x.float()

@@ -52,10 +52,10 @@ _deciding = threading.RLock()
 
 
 def wanted(kind: str) -> str | None:
-    """None where a library should be used for this kind of device, else why not."""
+    """None if a library should be used for this kind of device, else why not."""
     override = os.environ.get(OVERRIDE) or "auto"
     if override not in ("auto", "torch", *KINDS):
-        return f"{OVERRIDE}={override} is none of auto, torch, cpu, cuda"
+        return f"{OVERRIDE}={override} is not one of auto, torch, cpu, cuda"
     if override not in ("auto", kind):
         return f"{OVERRIDE}={override}"
     if kind not in KINDS:
@@ -134,7 +134,7 @@ def instruction_set(library: ctypes.CDLL | Path, wanted: str | None = None) -> s
 
 
 def try_out(kind: str) -> None:
-    """Small sums and products with known results. Raises RuntimeError where one comes out wrong or not at all."""
+    """Small sums and products with known results. Raises RuntimeError if one comes out wrong or not at all."""
     if kind == "cuda" and torch.cuda.is_current_stream_capturing():
         return  # looking at the result would break the graph
     base = torch.arange(100, dtype=torch.float32, device=kind).repeat(2, 1)

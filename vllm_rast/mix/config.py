@@ -56,7 +56,7 @@ class RastConfig:
     check_tokenizers: refuse small models whose vocabulary differs from the base's. Turn it off only for
         models that ship no tokenizer and are known to share the base's token ids.
     trace: measure KL(mix || base) of every row that is sampled from, for the server's metrics.
-    Raises UserError where check_tokenizers or trace is neither true nor false.
+    Raises UserError if check_tokenizers or trace is neither true nor false.
     """
 
     base: str

@@ -61,7 +61,7 @@ class Schedule:
 def models_used(points: np.ndarray) -> tuple[bool, ...]:
     """Which models have a weight other than 0 in any of the lines of `Schedule.points`, [num_models].
 
-    A straight line between two points is 0 where both of its ends are.
+    A straight line between two points is 0 if both of its ends are.
     """
     num_models = points.shape[1] // 2 - 1
     return tuple((points[:, 2 : 2 + num_models] != 0).any(axis=0).tolist())

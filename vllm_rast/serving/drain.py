@@ -1,4 +1,4 @@
-"""An orderly end: what runs is finished, what comes is turned away, and a dead engine is told from a stopped one."""
+"""Graceful shutdown: finish in-flight requests, reject new ones, and tell a dead engine from a stopped one."""
 
 from __future__ import annotations
 

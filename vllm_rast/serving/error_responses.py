@@ -89,6 +89,6 @@ def field_looked_into(frames: list[FrameType], error: Exception) -> str:
 
 
 def one_line(text: Any) -> str:
-    """The text on one line, cut where it grows beyond what anybody reads."""
+    """The text on one line, cut if it grows beyond what anybody reads."""
     words = " ".join(str(text).split())
     return words if len(words) <= 400 else words[:400] + " ..."

@@ -57,7 +57,7 @@ def series() -> Series:
 def mount(app: FastAPI, engine_client: Any, config: RastConfig) -> None:
     """Count what `engine_client` (vLLM's AsyncLLM) answers, and read the engine's sums at every scrape of `app`."""
     app.user_middleware.append(middleware.Middleware(Metrics, reader=start(engine_client, config)))
-    app.middleware_stack = None  # built anew by the next request, in case there was one before
+    app.middleware_stack = None  # built again by the next request, in case there was one before
 
 
 def start(engine_client: Any, config: RastConfig) -> TraceReader:

@@ -19,7 +19,7 @@ from vllm_rast.serving.limits import MAX_SCHEMA_BYTES, GrammarError, check_gramm
 if TYPE_CHECKING:
     from vllm_rast.mix.config import RastConfig
 
-# What the request being answered says about alpha; None where it says nothing.
+# What the request being answered says about alpha; None if it says nothing.
 requested_alpha: ContextVar[Alpha | None] = ContextVar("requested_alpha", default=None)
 
 
@@ -120,7 +120,7 @@ def holders(values: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def agreed(config: RastConfig, given: list[tuple[str, Any]]) -> Alpha:
-    """The one alpha that all places of a request state. Raises UserError where one is wrong or two differ."""
+    """The one alpha that all places of a request state. Raises UserError if one is wrong or two differ."""
     (place, alpha), *others = given
     weights = parse_alpha(config, alpha)
     for other_place, other in others:

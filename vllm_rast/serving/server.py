@@ -1,4 +1,4 @@
-"""vLLM's own server with our names, weights, health check and orderly end added to its app."""
+"""vLLM's own server with our names, weights, health check and graceful shutdown added to its app."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def add_to(
         Middleware(BodyLimit, limit=limits.body_bytes or body_limit(engine_client.model_config.max_model_len)),
         Middleware(RequestWeights, config=config, aliases=aliases, schema_bytes=limits.schema_bytes),
     ]
-    app.middleware_stack = None  # built already by vLLM's part for SageMaker; the first request builds it anew
+    app.middleware_stack = None  # built already by vLLM's part for SageMaker; the first request builds it again
     forget_http_metrics(app)
     return [path.name for path in models.base_model_paths]
 

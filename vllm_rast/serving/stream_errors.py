@@ -62,7 +62,7 @@ def is_stream(message: Message) -> bool:
 
 
 def error_in(event: bytes) -> Any:
-    """vLLM's ErrorResponse in an event of a stream; None where the event is none of an error with a status."""
+    """vLLM's ErrorResponse in an event of a stream; None if the event is none of an error with a status."""
     data = next((line[6:] for line in event.splitlines() if line.startswith(b"data: {")), None)
     if data is None or b'"error"' not in data:
         return None

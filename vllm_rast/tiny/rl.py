@@ -50,7 +50,7 @@ def reward(text: str, answer: int) -> float:
 
 
 def advantages(rewards: torch.Tensor) -> torch.Tensor:
-    """Rewards [questions, samples] relative to their group; 0 where a whole group agrees."""
+    """Rewards [questions, samples] relative to their group; 0 if a whole group agrees."""
     centred = rewards - rewards.mean(1, keepdim=True)
     return centred / (rewards.std(1, keepdim=True) + 1e-4)
 

@@ -91,7 +91,7 @@ def describe(device: str | None = None) -> dict[str, Any]:
 
 
 def processor_lines(field: str) -> list[str]:
-    """The values of a field of /proc/cpuinfo, one for each core; none where there is no such file."""
+    """The values of a field of /proc/cpuinfo, one for each core; none if there is no such file."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     return [line.partition(":")[2].strip() for line in lines if line.startswith(field)]

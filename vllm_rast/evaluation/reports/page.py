@@ -23,7 +23,7 @@ from vllm_rast.evaluation.scores.metric import METRICS, Metric
 from vllm_rast.evaluation.scores.summary import Row, Summary, curve_ks
 
 MAX_TEXT = 40_000_000  # characters of model output in a page; a browser opens that in a few seconds
-HEAD, TAIL = 600, 1400  # characters kept of the two ends of a long output where all together are more than that
+HEAD, TAIL = 600, 1400  # characters kept of the two ends of a long output if all together are more than that
 
 
 def page(evaluation: Evaluation) -> str:

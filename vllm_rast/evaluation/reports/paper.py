@@ -91,7 +91,8 @@ def oddities() -> dict[tuple[str, str], str]:
         for benchmark, score, questions, rate in zip(BENCHMARKS, row.scores, QUESTIONS, rates, strict=True):
             if row.pair == ALONE and not on_grid(score, questions):
                 found[row.name, benchmark] = (
-                    f"{score} is no whole number of {questions} questions, unlike the other cells of this single run: "
+                    f"{score} is not a whole number of {questions} questions, unlike the other cells of"
+                    f" this single run: "
                     "a misprint, or not from that run"
                 )
             elif rate is not None and rate > 100:

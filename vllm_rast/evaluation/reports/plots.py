@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# The palette of Okabe and Ito, told apart by readers with any of the common colour deficiencies; the four rows of a
+# The palette of Okabe and Ito, distinguished by readers with any of the common colour deficiencies; the four rows of a
 # demo keep theirs whatever else is drawn.
 COLOURS = {"base": "#5A5A5A", "positive": "#0072B2", "rast": "#D55E00", "ceiling": "#009E73"}
 MORE_COLOURS = ("#CC79A7", "#E69F00", "#56B4E9", "#8C6D1F", "#6A3D9A", "#000000")

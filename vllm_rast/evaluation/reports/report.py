@@ -39,7 +39,7 @@ def to_json(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def tables(evaluation: Evaluation) -> list[Table]:
-    """Scores of every row on every benchmark, and over all questions where there are several benchmarks."""
+    """Scores of every row on every benchmark, and over all questions if there are several benchmarks."""
     found = [
         scores_table(f"{evaluation.title}: {name}{left_out(evaluation, name)}", summary)
         for name, summary in evaluation.benchmarks.items()

@@ -84,7 +84,7 @@ def write_plot(numbers: dict[str, Any], folder: Path, title: str) -> list[Path]:
 def curves(points: Sequence[dict[str, Any]]) -> tuple[str, dict[str, list[dict[str, Any]]]]:
     """What the axis shows, and the points of each line by its label, from left to right.
 
-    The axis is alpha with a line for each temperature, or temperature where there is only one alpha.
+    The axis is alpha with a line for each temperature, or temperature if there is only one alpha.
     """
     many = len({point["temperature"] for point in points}) > 1
     over, beside = ("alpha", "temperature")

@@ -23,7 +23,7 @@ FINISHED = ("stop", "length")  # other reasons are failures of the engine
 
 
 def open_backend(plan: Plan) -> Backend:
-    """Load the models of a plan. Raises UserError where they do not fit together or do not fit the machine."""
+    """Load the models of a plan. Raises UserError if they do not fit together or do not fit the machine."""
     try:
         return TransformersBackend(plan.models) if plan.backend == "transformers" else VllmBackend(plan)
     except UserError:
@@ -144,7 +144,7 @@ class TransformersBackend:
 
 
 def split_stop(stop: Iterable[str], tokenizer: Any) -> tuple[list[str], list[int]]:
-    """Stop strings and stop token ids. A special token is no part of the decoded text: only its id can stop."""
+    """Stop strings and stop token ids. A special token is not part of the decoded text: only its id can stop."""
     special = tokenizer.get_added_vocab()
     strings = [text for text in stop if text not in special]
     return strings, [special[text] for text in stop if text in special]

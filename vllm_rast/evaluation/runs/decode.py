@@ -18,7 +18,7 @@ from vllm_rast.evaluation.runs.plan import Plan, Task, versions
 from vllm_rast.mix.alpha import Alpha
 
 SEED_BITS = 48  # a seed survives any JSON reader that keeps numbers as doubles
-LINE_EVERY_S = 10.0  # between two lines of progress where stderr is no terminal
+LINE_EVERY_S = 10.0  # between two lines of progress if stderr is not a terminal
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ def job(plan: Plan, task: Task, key: Key, prompt: str, stop: tuple[str, ...]) ->
 def decode(plan: Plan, folder: RunFolder, open_backend: Callable[[Plan], Backend]) -> int:
     """Make every sample of `plan` that `folder` lacks and return their number. The backend is opened only if needed.
 
-    Raises RunError where a sample cannot be written; all samples finished before are in the folder.
+    Raises RunError if a sample cannot be written; all samples finished before are in the folder.
     """
     done = folder.done()
     wanted = [key for key in plan.samples() if not folder.is_skipped(key)]

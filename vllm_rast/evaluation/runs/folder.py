@@ -6,13 +6,13 @@
 
 A sample is named by its key (benchmark, row, problem, sample). A run may be stopped at any moment, by
 Ctrl-C, kill -9 or a full disk; the same command then makes what is missing. When a folder is opened again,
-three kinds of change are told apart:
+three kinds of change are distinguished:
 
 * what may grow: samples per problem (n), rows, benchmarks and their limit. Only what is missing is made;
 * what may differ, since it changes the speed and not the sample: the engine options in `SPEED_OPTIONS`;
 * all else is fixed, and a change is refused with the option's name. `config_hash`, in config.json and in
   every sample, is a SHA-256 of the settings that all samples share (`SHARED`). A model's weights, a row's
-  formula and a benchmark's data and sampling are compared one by one, where both the old and the new have them.
+  formula and a benchmark's data and sampling are compared one by one, if both the old and the new have them.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class RunFolder:
     def __init__(self, path: str | os.PathLike[str]):
         config = read_config(Path(path))
         if config is None:
-            raise UserError(f"{path} is no run folder (no {CONFIG}); name one that `generate --run` has written")
+            raise UserError(f"{path} is not a run folder (no {CONFIG}); name one that `generate --run` has written")
         self.path = Path(path)
         self.config: dict[str, Any] = config
         self._samples: LineFile | None = None
@@ -151,7 +151,7 @@ class RunFolder:
         write_atomically(self.path / CONFIG, to_json(self.config))
 
     def samples(self) -> Iterator[Sample]:
-        """Every finished sample once, in the file's order; where a key occurs twice the first counts.
+        """Every finished sample once, in the file's order; if a key occurs twice the first counts.
 
         Raises UserError, naming the line, for a sample that was made with other settings than config.json's.
         """
@@ -200,7 +200,7 @@ class RunFolder:
         return {sample.key for sample in self.samples()}
 
     def append(self, sample: Sample) -> None:
-        """Add one finished sample; raises RunError where it cannot be written."""
+        """Add one finished sample; raises RunError if it cannot be written."""
         if self._samples is None:
             raise RuntimeError("this run folder is open for reading; use RunFolder.open(path, config)")
         self._samples.append(asdict(sample))
@@ -270,7 +270,7 @@ def without_speed(engine: dict[str, Any] | None) -> dict[str, Any]:
 def merge(old: dict[str, Any], new: dict[str, Any], path: str | os.PathLike[str]) -> dict[str, Any]:
     """The configuration of a resumed run: what was asked before and what is asked now, together.
 
-    Raises UserError, naming the first option that changed, where the two do not belong in one folder.
+    Raises UserError, naming the first option that changed, if the two do not belong in one folder.
     """
     for what, before, now, remedy in changes(old, new):
         raise UserError(f"--run {path}: {what} changed, {before!r} → {now!r}; {remedy} with --run")
@@ -336,7 +336,7 @@ def is_longer(option: str, before: object, now: object) -> bool:
 
 
 def read_config(folder: Path) -> dict[str, Any] | None:
-    """config.json of a folder, or None where there is none."""
+    """config.json of a folder, or None if there is none."""
     try:
         return json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):

@@ -56,7 +56,7 @@ class Task:
         return self.benchmark.problems(self.limit)
 
     def count(self) -> int | None:
-        """How many problems there will be, found out without the network; None where nothing says so."""
+        """How many problems there will be, found out without the network; None if nothing says so."""
         if not self.remote:
             return len(self.problems())
         rows = self.benchmark.n_rows

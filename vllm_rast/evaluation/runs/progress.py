@@ -1,4 +1,4 @@
-"""A progress bar on stderr, silent where stderr is not a terminal and the work is short."""
+"""A progress bar on stderr, silent if stderr is not a terminal and the work is short."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-LINE_EVERY_S = 10.0  # between two lines of progress where there is no terminal
+LINE_EVERY_S = 10.0  # between two lines of progress if there is no terminal
 
 
 @contextmanager

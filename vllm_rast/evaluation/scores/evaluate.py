@@ -103,6 +103,6 @@ def expected_of(
 
 
 def run_names(runs: Sequence[RunFolder]) -> list[str]:
-    """Each run folder's name, or its path where two folders have the same name."""
+    """Each run folder's name, or its path if two folders have the same name."""
     names = [run.path.resolve().name for run in runs]
     return names if len(set(names)) == len(names) else [str(run.path) for run in runs]

@@ -94,7 +94,7 @@ def _open_lines(path: Path) -> LineFile:
 
 
 def has_gold(problems: Mapping[tuple[str, str], Problem], sample: Sample) -> bool:
-    """Whether a sample can be graded; raises UserError where its problem is missing from the run folder."""
+    """Whether a sample can be graded; raises UserError if its problem is missing from the run folder."""
     problem = problems.get((sample.benchmark, sample.problem))
     if problem is None:
         raise UserError(

@@ -90,7 +90,7 @@ def join(sample: Sample, grade: dict[str, Any]) -> GradedSample:
 def merge_runs(runs: Sequence[tuple[str, Sequence[GradedSample]]]) -> list[GradedSample]:
     """The samples of several runs, (name, samples) each, as if of one.
 
-    A row that two runs decoded on one benchmark is told apart by its run: "run:row".
+    A row that two runs decoded on one benchmark is distinguished by its run: "run:row".
     """
     owners: dict[tuple[str, str], set[str]] = {}
     for name, samples in runs:
@@ -105,7 +105,7 @@ def merge_runs(runs: Sequence[tuple[str, Sequence[GradedSample]]]) -> list[Grade
 
 
 def require_samples(samples: list[GradedSample], without_gold: int, runs: Iterable[object]) -> None:
-    """Raise UserError where there is nothing to evaluate."""
+    """Raise UserError if there is nothing to evaluate."""
     names = ", ".join(str(run) for run in runs)
     if not samples and without_gold:
         raise UserError(f'{names}: no problem has an answer to grade by; add "answer" to the lines of the --input file')

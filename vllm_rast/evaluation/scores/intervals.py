@@ -107,7 +107,7 @@ def paired_difference(first: ArrayLike, second: ArrayLike, seed: int = 0) -> Dif
 
 
 class Recovery(NamedTuple):
-    """Share of the ceiling's lead over the base that RAST recovers; `value` is None where the ceiling does
+    """Share of the ceiling's lead over the base that RAST recovers; `value` is None if the ceiling does
     not lead.
     """
 
@@ -139,7 +139,7 @@ def recovery_rate(base: ArrayLike, rast: ArrayLike, ceiling: ArrayLike, seed: in
 
 
 def _ratio(means: NDArray[np.float64]) -> Floats:
-    """Recovery rates [rows] of means [rows, (base, rast, ceiling)]; nan where the ceiling does not lead."""
+    """Recovery rates [rows] of means [rows, (base, rast, ceiling)]; nan if the ceiling does not lead."""
     gain, lead = means[:, 1] - means[:, 0], means[:, 2] - means[:, 0]
     return np.where(lead > 1e-12, gain / np.where(lead > 1e-12, lead, 1.0), np.nan)
 

@@ -121,7 +121,7 @@ def maj_values(tallies: Sequence[Tally], k: int) -> Floats:
 
 
 def leave_one_vote_out(tallies: Sequence[Tally], k: int) -> Floats:
-    """Decoding variance [questions] of maj@k by the jackknife, as in `metrics.leave_one_out`; nan where n <=
+    """Decoding variance [questions] of maj@k by the jackknife, as in `metrics.leave_one_out`; nan if n <=
     k.
     """
     return np.array([_jackknife(votes, k) for votes in tallies])

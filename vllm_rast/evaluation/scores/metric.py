@@ -32,7 +32,7 @@ class Metric:
     """One metric: its name in JSON and in file names, its name for readers, and how it is computed.
 
     values: the metric at k for each question [questions]; raises ValueError if a question has fewer than k samples.
-    variances: its decoding variance for each question [questions], nan where there is no spare sample.
+    variances: its decoding variance for each question [questions], nan if there is no spare sample.
     in_table: a column of the table of scores, at the largest k that every row has.
     drawn: a figure, and a curve on the page.
     """

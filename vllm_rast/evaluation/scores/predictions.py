@@ -1,8 +1,8 @@
-"""Prediction files of the original RAST repository, graded anew.
+"""Prediction files of the original RAST repository, graded again.
 
 One file `prediction-*.jsonl` is one run over a benchmark; a line holds `question`, `model_output` and `answer` (the
 gold). A rerun there appends to the file, so a question that occurs twice in one file counts once, and the number left
-out is told.
+out is reported.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Prediction:
 
 
 def prediction_files(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """The files named, and those of the folders named. Raises UserError where there is none."""
+    """The files named, and those of the folders named. Raises UserError if there is none."""
     files: list[Path] = []
     for path in map(Path, paths):
         if not path.exists():

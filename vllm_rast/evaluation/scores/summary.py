@@ -25,7 +25,7 @@ from vllm_rast.evaluation.scores.majority import Tally, tally
 from vllm_rast.evaluation.scores.metric import METRICS, PASS_AT_K, Metric
 from vllm_rast.evaluation.scores.metrics import Floats
 
-CURVE_POINTS = 64  # more values of k than this would not be told apart in a plot
+CURVE_POINTS = 64  # more values of k than this cannot be distinguished in a plot
 
 
 @dataclass(frozen=True)
@@ -136,14 +136,14 @@ class Summary:
         return [q for q in first.questions if all(q in row.correct for row in rest)]
 
     def difference(self, first: str, second: str) -> Difference | None:
-        """Paired difference of two rows' avg@n; None where they share no question."""
+        """Paired difference of two rows' avg@n; None if they share no question."""
         questions = self.shared(first, second)
         if not questions:
             return None
         return paired_difference(self.rows[first].means(questions), self.rows[second].means(questions))
 
     def recovery(self, row: str = "rast") -> Recovery | None:
-        """Recovery rate of a row between the rows `base` and `ceiling`; None where one of the three is
+        """Recovery rate of a row between the rows `base` and `ceiling`; None if one of the three is
         missing.
         """
         names = ("base", row, "ceiling")

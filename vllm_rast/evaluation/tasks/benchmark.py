@@ -110,7 +110,7 @@ class Benchmark:
         return self.rows[0] if self.rows else None
 
     def problems(self, limit: int | None = None) -> list[Problem]:
-        """The first `limit` problems, or all of them. Raises UserError where rows are missing or malformed."""
+        """The first `limit` problems, or all of them. Raises UserError if rows are missing or malformed."""
         return self._problems[:limit]
 
     @cached_property
@@ -189,7 +189,7 @@ def list_benchmarks() -> list[Benchmark]:
 
 
 def load_benchmark(name: str, data: str | Path | None = None) -> Benchmark:
-    """The benchmark of that name, or of a YAML file of one's own; rows come from `data` where it is given.
+    """The benchmark of that name, or of a YAML file of one's own; rows come from `data` if it is given.
 
     `data` is a JSON-lines or Parquet file, or a folder that holds one named after the benchmark. Nothing is read or
     fetched before `problems` is called, but a path that does not exist is refused here.

@@ -88,7 +88,7 @@ class InputFile:
 
 
 def gold_of(answer: Any, where: str) -> str | tuple[str, ...]:
-    """A gold from a text, a number, or a list of them (several answers); "" where there is none."""
+    """A gold from a text, a number, or a list of them (several answers); "" if there is none."""
     if answer is None:
         return ""
     if isinstance(answer, list) and answer and all(isinstance(one, str | int | float) for one in answer):

@@ -47,7 +47,7 @@ class Template:
         return hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS]
 
     def render(self, question: str, tokenizer: Any = None) -> str:
-        """The prompt for a question. Raises UserError where a chat template is needed and the tokenizer has none."""
+        """The prompt for a question. Raises UserError if a chat template is needed and the tokenizer has none."""
         if self.text is not None:
             return self.text.replace(PLACE, question)
         if tokenizer is None or not getattr(tokenizer, "chat_template", None):
@@ -76,7 +76,7 @@ TEMPLATES = {template.name: template for template in (PAPER, QWEN_BOXED, CHAT)}
 
 
 def get_template(name: str) -> Template:
-    """The template of that name, or of a file. Raises UserError where there is neither or the file has no place."""
+    """The template of that name, or of a file. Raises UserError if there is neither or the file has no place."""
     if name in TEMPLATES:
         return TEMPLATES[name]
     path = Path(name)

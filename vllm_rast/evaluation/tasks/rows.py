@@ -69,7 +69,7 @@ def parse_row(item: str, config: RastConfig) -> Row:
     what, _, temperature = what.partition("@")
     name = name if equals else what
     if not NAME.fullmatch(name):
-        raise UserError(f"--rows {item}: {name!r} is no name; write {SYNTAX}")
+        raise UserError(f"--rows {item}: {name!r} is not a name; write {SYNTAX}")
     alpha = read_alpha(item, what, config)
     try:
         parse_alpha(config, alpha)

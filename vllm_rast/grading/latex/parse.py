@@ -62,7 +62,7 @@ def num(value: int | Fraction) -> Node:
 
 @lru_cache(maxsize=8192)
 def parse(text: str, thousands: bool = True) -> Node:
-    """The tree of an answer as written. Raises Unreadable where it has none of the known forms."""
+    """The tree of an answer as written. Raises Unreadable if it has none of the known forms."""
     if len(text) > MAX_CHARS:
         raise Unreadable("too long")
     tokens = tokenize(clean(text), thousands)
@@ -585,7 +585,7 @@ def _word(tokens: list[Token]) -> Node:
 
 
 def _mixed(whole: Node, top: Node, bottom: Node) -> Node | None:
-    """whole + top/bottom where that is a proper fraction of integers, else None."""
+    """whole + top/bottom if that is a proper fraction of integers, else None."""
     values = [part.args[0] for part in (whole, top, bottom)]
     if any(value.denominator != 1 for value in values) or not 0 < values[1] < values[2]:
         return None

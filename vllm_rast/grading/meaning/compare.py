@@ -1,4 +1,4 @@
-"""Two answers compared, a gold and a model's: True, False, or None where this module cannot decide.
+"""Two answers compared, a gold and a model's: True, False, or None if this module cannot decide.
 
 Structure is compared here and by the gold's rules: a pair is not a set, an interval not its closure. Formulas are the
 same if they have the same values at several points; those without unknowns are compared exactly or to 50 digits.
@@ -7,51 +7,31 @@ same if they have the same values at several points; those without unknowns are 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any
 
 from vllm_rast.grading.latex.parse import Node, num
 from vllm_rast.grading.latex.tokens import Unreadable
 from vllm_rast.grading.meaning import units
+from vllm_rast.grading.meaning.formulas import proportional, same_formula
 from vllm_rast.grading.meaning.names import is_named, unnamed
 from vllm_rast.grading.meaning.regions import INEQUALITIES, looks_like_region, region, same_region, unknown_of
+from vllm_rast.grading.meaning.rules import PLAIN, Rules, Verdict
+from vllm_rast.grading.meaning.tidy import FORMULAS, contains, contains_pi, has_loose_degrees, tidy, without_degrees
 from vllm_rast.grading.meaning.values import (
     DEEP_BITS,
     TooLarge,
     Undefined,
-    UndefinedAnswer,
-    ball,
     is_real,
     new_effort,
-    parts,
-    points,
     precision,
     real,
-    same_value,
     symbols,
     value,
 )
-from vllm_rast.grading.meaning.values import same as same_at
 from vllm_rast.grading.meaning.words import same_words
 
-FLOAT_DIGITS = 10  # a decimal with so many digits is a printed float: it stands for the value it is the rounding of
 MAX_ITEMS = 200
 NEAR = 0.02  # relative error of what stands after an approximately-equals sign: \\pi \\approx 3.1
-
-
-@dataclass(frozen=True)
-class Rules:
-    """What the gold's row says: whether bare lists have an order, the absolute error its number allows, its unit."""
-
-    ordered: bool = False
-    tolerance: Fraction | None = None
-    unit: str | None = None
-
-
-PLAIN = Rules()
-_FORMULAS = frozenset({"num", "sym", "neg", "add", "mul", "div", "pow", "fn", "fact", "deg", "pct", "inf"})
-Verdict = bool | None
 
 
 def same(gold: Node, answer: Node, rules: Rules = PLAIN) -> Verdict:
@@ -74,12 +54,12 @@ def _same(gold: Node, answer: Node, rules: Rules) -> Verdict:
         answer = tidy(exact_member(answer))
     if gold.kind == "rel" and answer.kind != "rel" and is_chain(gold):
         return is_consistent(gold) and _any(_same(member, answer, rules) for member in gold.args[1])
-    if _has_loose_degrees(gold) or _has_loose_degrees(answer):
+    if has_loose_degrees(gold) or has_loose_degrees(answer):
         return _with_degrees(gold, answer, rules)
     for applies, compare in _STEPS:
         if applies(gold) or applies(answer):
             return compare(gold, answer, rules)
-    return _same_formula(gold, answer, rules)
+    return same_formula(gold, answer, rules)
 
 
 def _all(verdicts: Sequence[Verdict]) -> Verdict:
@@ -99,7 +79,7 @@ def _any(verdicts: Iterable[Verdict]) -> Verdict:
     return None if undecided else False
 
 
-# Chains: 2 + 3 = 5, \\sqrt 2 \\approx 1.41
+# Chains: 2 + 3 = 5, \sqrt 2 \approx 1.41
 
 
 def is_chain(node: Node) -> bool:
@@ -134,106 +114,16 @@ def exact_member(chain: Node) -> Node:
     return members[operators.index("~")] if "~" in operators else members[-1]
 
 
-# Before comparing
-
-
-def tidy(node: Node) -> Node:
-    """A tree without a plus-minus, degrees or a matrix with a factor: the same answer in fewer kinds."""
-    if _contains(node, {"pm", "mp"}):
-        node = _without_pm(node)
-    if node.kind in {"mul", "div", "neg"} and _contains(node, {"matrix"}):
-        return _scaled_matrix(node)
-    if node.kind == "seq" and node.args[0] == "[" and all(x.kind == "seq" and x.args[0] == "[" for x in node.args[2:]):
-        return Node("matrix", tuple(row.args[2:] for row in node.args[2:]))
-    if node.kind == "set" and not node.args:
-        return Node("empty")
-    if node.kind == "rel" and node.args[0] == ("=",) and node.args[1][1].kind == "sym":
-        left, right = node.args[1]
-        if not symbols(left) and symbols(right):
-            return Node("rel", (("=",), (right, left)))
-    return node
-
-
-_CIRCULAR = frozenset(["sin", "cos", "tan", "cot", "sec", "csc"])
-
-
-def _has_loose_degrees(node: Node) -> bool:
-    """Whether degrees stand in a formula but not in an argument of sine and the like."""
-    if node.kind == "deg":
-        return True
-    inside = node.kind in _FORMULAS - {"fn"} or (node.kind == "fn" and node.args[0] not in _CIRCULAR)
-    return inside and any(_has_loose_degrees(part) for part in parts(node))
-
-
-def without_degrees(node: Node) -> Node:
-    if node.kind == "deg":
-        return without_degrees(node.args[0])
-    if node.kind == "fn" and node.args[0] in _CIRCULAR:
-        return node
-    return Node(node.kind, tuple(without_degrees(arg) if isinstance(arg, Node) else arg for arg in node.args))
-
-
 def _with_degrees(gold: Node, answer: Node, rules: Rules) -> Verdict:
     """Degrees are a unit: 180 - 2a may be written with the sign or without. 60 degrees are pi/3, too."""
     plain = _same(without_degrees(gold), without_degrees(answer), rules)
-    one_sided = _has_loose_degrees(gold) != _has_loose_degrees(answer)
+    one_sided = has_loose_degrees(gold) != has_loose_degrees(answer)
     if plain is not False or not one_sided:
         return plain
-    other = answer if _has_loose_degrees(gold) else gold
-    if not _contains_pi(other):
+    other = answer if has_loose_degrees(gold) else gold
+    if not contains_pi(other):
         return False
-    return _same_formula(gold, answer, rules) if {gold.kind, answer.kind} <= _FORMULAS else False
-
-
-def _contains_pi(node: Node) -> bool:
-    return node == Node("sym", ("pi",)) or any(map(_contains_pi, parts(node)))
-
-
-def _contains(node: Node, kinds: set[str]) -> bool:
-    return node.kind in kinds or any(_contains(part, kinds) for part in parts(node))
-
-
-def _without_pm(node: Node) -> Node:
-    """One answer for each sign; all signs of a formula go together, as mathematicians mean it."""
-    if node.kind in {"list", "set"}:
-        items: list[Node] = []
-        for arg in node.args:
-            tidied = _without_pm(arg) if _contains(arg, {"pm", "mp"}) else arg
-            items.extend(tidied.args if tidied.kind == "list" else (tidied,))
-        return Node(node.kind, tuple(items))
-    return Node("list", (_signed(node, True), _signed(node, False)))
-
-
-def _signed(node: Node, upper: bool) -> Node:
-    if node.kind in {"pm", "mp"}:
-        left, right = (_signed(part, upper) for part in node.args)
-        plus = (node.kind == "pm") == upper
-        return Node("add", (left, right if plus else Node("neg", (right,))))
-    return Node(node.kind, tuple(_signed_argument(arg, upper) for arg in node.args))
-
-
-def _signed_argument(arg: Any, upper: bool) -> Any:
-    if isinstance(arg, Node):
-        return _signed(arg, upper)
-    if isinstance(arg, tuple):
-        return tuple(_signed_argument(part, upper) for part in arg)
-    return arg
-
-
-def _scaled_matrix(node: Node) -> Node:
-    """A matrix with a scalar factor, multiplied out; other products with matrices stay."""
-    if node.kind == "neg" and node.args[0].kind == "matrix":
-        return _map_matrix(node.args[0], lambda cell: Node("neg", (cell,)))
-    if node.kind == "mul" and (node.args[0].kind == "matrix") != (node.args[1].kind == "matrix"):
-        matrix, factor = sorted(node.args, key=lambda part: part.kind != "matrix")
-        return _map_matrix(matrix, lambda cell: Node("mul", (factor, cell)))
-    if node.kind == "div" and node.args[0].kind == "matrix":
-        return _map_matrix(node.args[0], lambda cell: Node("div", (cell, node.args[1])))
-    return node
-
-
-def _map_matrix(matrix: Node, change: Callable[[Node], Node]) -> Node:
-    return Node("matrix", tuple(tuple(change(cell) for cell in row) for row in matrix.args))
+    return same_formula(gold, answer, rules) if {gold.kind, answer.kind} <= FORMULAS else False
 
 
 # Units, percent, words
@@ -260,7 +150,7 @@ def _with_units(gold: Node, answer: Node, rules: Rules) -> Verdict:
 
 
 def _with_percent(gold: Node, answer: Node, rules: Rules) -> Verdict:
-    """10% is 10 where the gold has the sign, else 0.1; and 10 where the question may have asked for percent."""
+    """10% is 10 if the gold has the sign, else 0.1; and 10 if the question may have asked for percent."""
     if gold.kind == answer.kind:
         return _same(gold.args[0], answer.args[0], rules)
     if gold.kind == "pct":
@@ -396,7 +286,7 @@ def _matrices(gold: Node, answer: Node, rules: Rules) -> Verdict:
         return _relations(gold, answer, rules)
     matrix, other = (gold, answer) if gold.kind == "matrix" else (answer, gold)
     if other.kind != "seq" or min(len(matrix.args), max(map(len, matrix.args), default=0)) != 1:
-        return None if _contains(other, {"matrix"}) else False
+        return None if contains(other, {"matrix"}) else False
     vector = [cell for row in matrix.args for cell in row]
     return _in_order(vector, other.args[2:], rules) if matrix is gold else _in_order(other.args[2:], vector, rules)
 
@@ -434,10 +324,10 @@ def _regions(gold: Node, answer: Node, rules: Rules) -> Verdict:
         if gold.kind == answer.kind == "seq":
             return _tuples(gold, answer, rules)
         if any(node.kind == "rel" and set(node.args[0]) & INEQUALITIES for node in (gold, answer)):
-            return False if gold.kind in _FORMULAS or answer.kind in _FORMULAS else None  # not solved, |x| < 2
+            return False if gold.kind in FORMULAS or answer.kind in FORMULAS else None  # not solved, |x| < 2
         if "rel" in {gold.kind, answer.kind}:
             return _relations(gold, answer, rules)
-        plain = any(n.kind in _FORMULAS or (n.kind == "list" and not looks_like_region(n)) for n in (gold, answer))
+        plain = any(n.kind in FORMULAS or (n.kind == "list" and not looks_like_region(n)) for n in (gold, answer))
         return False if plain else None
 
 
@@ -476,7 +366,7 @@ def _relations(gold: Node, answer: Node, rules: Rules) -> Verdict:
     steps = [(a, b) for a, b in zip(members, members[1:], strict=False) if not (symbols(a) or symbols(b))]
     if any(_same(a, b, PLAIN) is False for a, b in steps if "~" not in operators):
         return False
-    equation = _contains(members[0], {"num"}) or members[-1] == num(0)
+    equation = contains(members[0], {"num"}) or members[-1] == num(0)
     chain = len(members) > 2 or not any(map(symbols, members)) or not equation
     if symbols(gold) or chain:  # 2 + 3 = 5, a + b = 4; x + x = 2x for 2x
         exact = members[operators.index("~")] if "~" in operators else members[-1]
@@ -504,7 +394,7 @@ def _two_relations(gold: Node, answer: Node, rules: Rules) -> Verdict:
     kinds = {part.kind for part in (gold_left, gold_right, left, right)}
     if kinds & {"seq", "set", "list", "matrix", "word", "unit"}:
         return False
-    return _proportional(_difference(gold_left, gold_right), _difference(left, right), signed=False)
+    return proportional(_difference(gold_left, gold_right), _difference(left, right), signed=False)
 
 
 def _ends(relation: Node) -> tuple[Node, Node]:
@@ -512,7 +402,7 @@ def _ends(relation: Node) -> tuple[Node, Node]:
 
 
 def _rename_argument(gold_name: Node, answer: Node) -> Node | None:
-    """f(n) = n for f(x) = x: the answer with the gold's argument, or None where the names are not of that form."""
+    """f(n) = n for f(x) = x: the answer with the gold's argument, or None if the names are not of that form."""
     name = answer.args[1][0]
     if name.kind != "mul" or gold_name.kind != "mul":
         return None
@@ -550,32 +440,7 @@ def _inequalities(gold: Node, answer: Node) -> Verdict:
             left, right = right, left
         sides.append((operator.replace(">", "<"), _difference(left, right)))
     (gold_operator, gold_side), (operator, side) = sides
-    return gold_operator == operator and _proportional(gold_side, side, signed=True)
-
-
-def _proportional(a: Node, b: Node, signed: bool) -> Verdict:
-    """Whether a is a constant multiple of b (a positive one if `signed`) as functions of their unknowns."""
-    if symbols(a) != symbols(b) or not symbols(a):
-        return False
-    ratio = None
-    seen = 0
-    for at in points(a, b):
-        try:
-            x, y = value(a, at), value(b, at)
-        except Undefined:
-            continue
-        if same_value(y, Fraction(0)) or same_value(x, Fraction(0)):
-            return None
-        this = x / y if isinstance(x, Fraction) and isinstance(y, Fraction) else ball(x) / ball(y)
-        if ratio is not None and not same_value(ratio, this):
-            return False
-        ratio, seen = this, seen + 1
-    if seen < 2:
-        return None
-    return not signed or (is_real(ratio) and bool(real(ratio) > 0))
-
-
-# Times, ratios, formulas
+    return gold_operator == operator and proportional(gold_side, side, signed=True)
 
 
 def _colons(gold: Node, answer: Node, rules: Rules) -> Verdict:
@@ -599,72 +464,6 @@ def _bases(gold: Node, answer: Node, rules: Rules) -> Verdict:
     if gold.kind != answer.kind or max(gold.args[1], answer.args[1]) > 36:
         return False
     return value(gold) == value(answer)
-
-
-def _same_formula(gold: Node, answer: Node, rules: Rules) -> Verdict:
-    if "empty" in {gold.kind, answer.kind} or "inf" in {gold.kind, answer.kind}:
-        return gold == answer
-    if not symbols(gold) and not symbols(answer):
-        return _same_number(gold, answer, rules)
-    agreed = undefined = 0
-    tried = points(gold, answer)
-    for at in tried:
-        try:
-            verdict = same_at(gold, answer, at)
-        except UndefinedAnswer:
-            undefined += 1
-            continue
-        except Undefined:
-            continue
-        if verdict is None:
-            return None
-        if verdict:
-            agreed += 1
-        elif at is not tried[-1] or _are_real(gold, answer, at):  # at negative values, roots and logarithms may part
-            return False
-    return True if agreed >= 2 else False if undefined >= 2 else None
-
-
-def _are_real(gold: Node, answer: Node, at: Any) -> bool:
-    return is_real(value(gold, at)) and is_real(value(answer, at))
-
-
-def _same_number(gold: Node, answer: Node, rules: Rules) -> Verdict:
-    try:
-        verdict = same_at(gold, answer)
-    except UndefinedAnswer:
-        return False
-    except Undefined:
-        return None
-    if verdict is not False:
-        return verdict
-    a, b = value(gold), value(answer)
-    if rules.tolerance is not None and is_real(a) and is_real(b):
-        if isinstance(a, Fraction) and isinstance(b, Fraction):
-            return abs(a - b) <= rules.tolerance
-        return bool(abs(real(a) - real(b)) <= real(rules.tolerance))
-    return _is_float_of(a, b) or _is_float_of(b, a)
-
-
-def _is_float_of(decimal: Any, exact: Any) -> bool:
-    """Whether one is a decimal of FLOAT_DIGITS digits or more and the other what it was rounded or cut from."""
-    if not isinstance(decimal, Fraction) or decimal.denominator == 1 or not is_real(exact):
-        return False
-    places = _decimal_places(decimal)
-    if places is None or (isinstance(exact, Fraction) and _decimal_places(exact) is not None):
-        return False
-    written = abs(decimal.numerator * 10**places // decimal.denominator)
-    near = abs(real(decimal) - real(exact)) <= real(Fraction(1, 10**places))
-    return written >= 10 ** (FLOAT_DIGITS - 1) and bool(near)
-
-
-def _decimal_places(number: Fraction) -> int | None:
-    """The digits after the point of a number that is a finite decimal, or None."""
-    twos = (number.denominator & -number.denominator).bit_length() - 1
-    rest, fives = number.denominator >> twos, 0
-    while rest % 5 == 0:
-        rest, fives = rest // 5, fives + 1
-    return max(twos, fives) if rest == 1 else None
 
 
 _STEPS: list[tuple[Callable[[Node], bool], Callable[[Node, Node, Rules], Verdict]]] = [

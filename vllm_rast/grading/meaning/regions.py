@@ -44,7 +44,7 @@ def looks_like_region(node: Node) -> bool:
 
 
 def region(node: Node) -> Region:
-    """The normal form of a set of real numbers. Raises Unreadable where a tree is none."""
+    """The normal form of a set of real numbers. Raises Unreadable if a tree is none."""
     return _merged(_intervals(node))
 
 
@@ -123,7 +123,7 @@ def _intervals(node: Node) -> Region:
         return _intervals(args[1])
     if kind == "rel":
         return _relation(*args)
-    raise Unreadable(f"a {kind} is no set of numbers")
+    raise Unreadable(f"a {kind} is not a set of numbers")
 
 
 def _relation(operators: tuple[str, ...], members: tuple[Node, ...]) -> Region:
