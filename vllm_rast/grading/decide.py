@@ -7,11 +7,11 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
 
+from vllm_rast.grading.answer import Answer
 from vllm_rast.grading.choices import names_another
 from vllm_rast.grading.latex.clean import clean
 from vllm_rast.grading.latex.numbers import last_place, read_decimal
-from vllm_rast.grading.latex.parse import Node, parse
-from vllm_rast.grading.latex.tokens import MAX_CHARS, Unreadable
+from vllm_rast.grading.latex.parse import Node
 from vllm_rast.grading.meaning.compare import same
 from vllm_rast.grading.meaning.rules import PLAIN, Rules, Verdict
 
@@ -28,7 +28,6 @@ _PLAIN_UNIT = re.compile(  # as in 3e8 m/s or 5 km^2, typed without \\mathrm, af
     r"(?<=[\d})])(?:\s+(?:[kcmMGn]?(?:m|s|g|h|L|N|J|K|V|W|A|C|F|T|Hz|eV|Pa|mol)|min|hr|yr|rad|days?|years?)(?:\^\{?-?\d\}?)?"
     r"(?:\s*[/*]\s*(?:[kcmMGn]?(?:m|s|g|h|L|N|J|K|V|W|A|C|F|T|Hz|eV|Pa|mol)|min|hr|yr|rad)(?:\^\{?-?\d\}?)?)*)+$"
 )
-_COMMA_NUMBERS = re.compile(r"\d,\d{3}(?!\d)")
 
 
 class Decision(NamedTuple):
@@ -40,40 +39,40 @@ class Decision(NamedTuple):
 
 def decide(gold: str, answer: str, rules: Rules = PLAIN) -> Decision:
     """Compare an answer with a gold by the cheapest tier that can."""
-    if max(len(gold), len(answer)) > MAX_CHARS:
-        return Decision(squeezed(gold) == squeezed(answer), "text")
-    gold_text, text = clean(gold), clean(answer)
-    if squeezed(gold_text) == squeezed(text):
-        return Decision(bool(text), "text")
-    gold_number, number = read_decimal(gold_text), read_decimal(text)
-    lists = "," in gold_text and "," in text  # 100,200 may be two numbers
-    if gold_number is not None and number is not None and not (lists and gold_number != number):
-        if gold_number == number:
-            return Decision(True, "exact")
-        near = rules.tolerance is not None and abs(gold_number - number) <= rules.tolerance
-        return Decision(near, "rounded" if near else "exact")
+    right, given = Answer.of(gold), Answer.of(answer)
+    if right.is_long or given.is_long:
+        return Decision(right.compact == given.compact, "text")
+    if right.compact == given.compact:
+        return Decision(bool(given.cleaned), "text")
+    lists = "," in right.cleaned and "," in given.cleaned  # 100,200 may be two numbers
+    if right.number is not None and given.number is not None and not (lists and right.number != given.number):
+        return _numbers(right.number, given.number, rules)
     choice = _CHOICE.fullmatch(gold)
-    if choice:
-        chosen = _CHOSEN.match(answer)
-        if chosen:
-            right = chosen[1].upper() == choice[1] and not names_another(answer[chosen.end(1) :])
-            return Decision(right, "text")
-    verdict = _by_trees(gold, answer, rules)
-    if verdict is False and not _has_unit(answer):
-        marked = _PLAIN_UNIT.sub(lambda unit: f"\\text{{{unit[0]}}}", text)
-        verdict = marked != text and _by_trees(gold, marked, rules) is True
+    if choice and (chosen := _CHOSEN.match(answer)):
+        return Decision(
+            chosen[1].upper() == choice[1] and not names_another(answer[chosen.end(1) :]),
+            "text",
+        )
+    verdict = _by_trees(right, given, rules)
+    if verdict is False and not _has_unit(given):
+        marked = _PLAIN_UNIT.sub(lambda unit: f"\\text{{{unit[0]}}}", given.cleaned)
+        verdict = marked != given.cleaned and _by_trees(right, Answer.of(marked), rules) is True
     label = None if verdict or choice else _LABEL.match(answer)
     if label:
-        verdict = _by_trees(gold, answer[label.end() :], rules) or verdict
+        verdict = _by_trees(right, Answer.of(answer[label.end() :]), rules) or verdict
     return Decision(verdict, "formula" if verdict is not None else "undecided")
+
+
+def _numbers(gold: Fraction, answer: Fraction, rules: Rules) -> Decision:
+    if gold == answer:
+        return Decision(True, "exact")
+    near = rules.tolerance is not None and abs(gold - answer) <= rules.tolerance
+    return Decision(near, "rounded" if near else "exact")
 
 
 def tree(answer: str) -> Node | None:
     """The tree of an answer, or None."""
-    try:
-        return parse(answer)
-    except Unreadable:
-        return None
+    return Answer.of(answer).tree
 
 
 @lru_cache(maxsize=256)
@@ -88,9 +87,8 @@ def unit_words(unit: str | None) -> str | None:
     return None
 
 
-def _has_unit(answer: str) -> bool:
-    node = tree(answer)
-    return node is not None and node.kind == "unit"
+def _has_unit(answer: Answer) -> bool:
+    return answer.tree is not None and answer.tree.kind == "unit"
 
 
 @lru_cache(maxsize=4096)
@@ -104,29 +102,18 @@ def rounding(gold: str) -> Fraction | None:
     return min(unit / 2, abs(number) * (MAX_COUNT_ERROR if counted else MAX_RELATIVE_ERROR))
 
 
-def _by_trees(gold: str, answer: str, rules: Rules) -> Verdict:
+def _by_trees(gold: Answer, answer: Answer, rules: Rules) -> Verdict:
     """Structure and formulas; 100,200 is read as one number and, if that is not right, as two."""
-    verdict = _same_trees(gold, answer, rules, thousands=True)
-    if verdict is not True and (_COMMA_NUMBERS.search(gold) or _COMMA_NUMBERS.search(answer)):
-        verdict = _same_trees(gold, answer, rules, thousands=False) or verdict
+    verdict = _same_trees(gold.tree, answer.tree, rules)
+    if verdict is not True and (gold.has_comma_numbers or answer.has_comma_numbers):
+        verdict = _same_trees(gold.tree_of_pairs, answer.tree_of_pairs, rules) or verdict
     return verdict
 
 
-def _same_trees(gold: str, answer: str, rules: Rules, thousands: bool) -> Verdict:
-    try:
-        return same(parse(gold, thousands), parse(answer, thousands), rules)
-    except Unreadable:
-        return None
+def _same_trees(gold: Node | None, answer: Node | None, rules: Rules) -> Verdict:
+    return None if gold is None or answer is None else same(gold, answer, rules)
 
 
 def is_choice(gold: str) -> bool:
     """Whether a gold is the letter of a choice."""
     return _CHOICE.fullmatch(gold) is not None
-
-
-_BETWEEN_DIGITS = re.compile(r"(?<=\d)\s+(?=[\d.])")
-
-
-def squeezed(text: str) -> str:
-    """A text without spaces, except one between two numbers."""
-    return "".join(_BETWEEN_DIGITS.sub("\x02", text).split())

@@ -15,10 +15,11 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 from vllm_rast.errors import UserError
+from vllm_rast.grading.answer import Answer, squeezed
 from vllm_rast.grading.answering import answering
 from vllm_rast.grading.boxes import last_box, last_boxes
 from vllm_rast.grading.canonical import answer_class
-from vllm_rast.grading.decide import Decision, decide, is_choice, rounding, squeezed, tree, unit_words
+from vllm_rast.grading.decide import Decision, decide, is_choice, rounding, tree, unit_words
 from vllm_rast.grading.extract import Candidate, candidates
 from vllm_rast.grading.latex.clean import clean
 from vllm_rast.grading.latex.numbers import read_decimal
@@ -228,7 +229,7 @@ def _mark_lineage(item: GradeItem) -> tuple[Candidate | None, Decision]:
 
 
 def _is_number(gold: str) -> bool:
-    return read_decimal(clean(gold)) is not None if len(gold) <= MAX_CHARS else False
+    return Answer.of(gold).number is not None
 
 
 def _is_answer(candidate: Candidate, gold: str) -> bool:

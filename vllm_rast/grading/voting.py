@@ -11,11 +11,9 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
+from vllm_rast.grading.answer import Answer
 from vllm_rast.grading.canonical import answer_class
-from vllm_rast.grading.decide import decide, squeezed
-from vllm_rast.grading.latex.clean import clean
-from vllm_rast.grading.latex.numbers import read_decimal
-from vllm_rast.grading.latex.tokens import MAX_CHARS
+from vllm_rast.grading.decide import decide
 
 MAX_COMPARED = 2000  # comparisons for one question, at a tenth of a millisecond each; after that, classes decide
 
@@ -27,12 +25,9 @@ class _Spelling(NamedTuple):
     number: Fraction | None
 
     @classmethod
-    def of(cls, answer: str) -> _Spelling:
-        if len(answer) > MAX_CHARS:
-            return cls("".join(answer.split()), None)
-        text = clean(answer)
-        number = read_decimal(text)
-        return cls("" if number is not None else squeezed(text), number)
+    def of(cls, text: str) -> _Spelling:
+        answer = Answer.of(text)
+        return cls("" if answer.number is not None else answer.compact, answer.number)
 
 
 def voting_classes(answers: Sequence[str | None]) -> list[str | None]:
