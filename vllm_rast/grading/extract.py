@@ -16,7 +16,14 @@ from vllm_rast.grading.answering import answering
 from vllm_rast.grading.boxes import braceless_box, last_box, without_open_box
 from vllm_rast.grading.choices import chosen_letter
 from vllm_rast.grading.searching import last
-from vllm_rast.grading.statements import MAX_STATEMENT, corrected, first_sentence, is_denied, readings
+from vllm_rast.grading.statements import (
+    MAX_STATEMENT,
+    corrected,
+    first_sentence,
+    is_denied,
+    offers_alternatives,
+    readings,
+)
 
 BARE_WORDS = 4  # an output of one line with at most so many words is an answer, not a solution
 BARE_CHARS = 400
@@ -100,13 +107,13 @@ def _without_box(text: str, numeric: bool, choice: bool) -> Iterator[Candidate]:
         yield from _only_number(hashes, "hashes", numeric)
     statement, is_answer = _after_phrase(text)
     if statement:
-        if is_denied(statement):
+        if is_denied(statement) or offers_alternatives(statement):
             yield Candidate(statement, "phrase")
             return
         yield from _read(readings(statement), "phrase")
         yield from _only_number(statement, "phrase", numeric and is_answer)
     if is_bare(text):
-        if is_denied(text) or _IS_NOT.search(text):
+        if is_denied(text) or offers_alternatives(text) or _IS_NOT.search(text):
             yield Candidate(text.strip(), "bare")
             return
         yield from _read(chain(readings(text), (c.answer for c in _only_number(text, "bare", numeric))), "bare")

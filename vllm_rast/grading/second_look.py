@@ -12,7 +12,7 @@ from vllm_rast.grading.latex.clean import clean
 from vllm_rast.grading.latex.numbers import read_decimal
 
 _HEDGES = re.compile(
-    r"\b(?:or|not|nor|maybe|perhaps|possibly|either|neither|unless|except|otherwise|but|wrong|incorrect|impossible|never|"
+    r"\b(?:or|if|else|when|not|nor|maybe|perhaps|possibly|either|neither|unless|except|otherwise|but|wrong|incorrect|impossible|never|"
     r"least|most|more|less|fewer|greater|between|even|odd|prime|increasing|decreasing)\b"
 )
 _TEXT = re.compile(r"\\(?:text|mbox|textrm|textbf|textit)\s{0,9}\{([^{}]{0,400})\}")
@@ -20,6 +20,7 @@ _LAYOUT = re.compile(
     r"\\(?:begin|end)\s?\{[^{}]{0,40}\}|\\(?:frac|sqrt|cdot|times|left|right|mathrm|mathbf|operatorname|limits|quad|qquad|ldots|dots|cdots|div|pm|infty"
     r"|circ|degree|in|le|ge|ne|to|sum|prod|int|lim|binom|pmatrix|bmatrix)(?![A-Za-z])"
 )
+_RELATIONS = re.compile(r"\\(?:ge|le|ne|to|implies|Rightarrow)(?![A-Za-z])|[<>?]")
 _NAME = re.compile(r"\\[A-Za-z]+|[A-Za-z]")
 _BOUND = re.compile(r"\\(?:sum|prod|int|lim|bigcup|bigcap)")  # their letters are bound: any will do
 
@@ -28,6 +29,8 @@ def stands(gold: str, answer: str) -> bool:
     """Whether nothing in an answer speaks against a worker's verdict that it is the gold."""
     gold, answer = clean(gold), clean(answer)
     if set(_HEDGES.findall(answer.lower())) - set(_HEDGES.findall(gold.lower())):
+        return False
+    if set(_RELATIONS.findall(answer)) - set(_RELATIONS.findall(gold)):
         return False
     if _BOUND.search(gold) or _BOUND.search(answer):
         return True

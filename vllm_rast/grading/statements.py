@@ -18,6 +18,7 @@ _CLAUSE = re.compile(
     r"|\s+(?:because|since|as (?:shown|required|desired|expected|claimed|above|stated)|which|after|when"
     r"|based on|instead of|rather than)\b"
 )
+_ALTERNATIVES = re.compile(r"(?:^|[\s(])(?:or|else|otherwise)\s+\W{0,3}(?:\d|\\|[A-Za-z]\b)")
 _CONCLUDES = re.compile(
     r"\W*(?:so|thus|therefore|hence|giving|meaning|but(?! not)|and|then|rather(?! than)|is|was|would)\b"
 )
@@ -73,6 +74,11 @@ def is_denied(statement: str) -> bool:
     return bool(_NOT.match(statement) or _BOUNDS.match(statement) or _DOUBTS.match(statement))
 
 
+def offers_alternatives(statement: str) -> bool:
+    """Whether a statement names several answers, of which none is the answer alone: 6 (or 5)."""
+    return _ALTERNATIVES.search(statement) is not None
+
+
 def corrected(statement: str, after: str) -> str | None:
     """What a denied or withdrawn statement is replaced by: "not 5, it is 7"; "5. Wait, no, it is 7". Else None."""
     if _NOT.match(statement):
@@ -106,6 +112,9 @@ def without_clause(statement: str) -> str:
 def readings(statement: str) -> Iterator[str]:
     """What a statement may say the answer is, most likely first: without its clause, without the words before it."""
     statement = statement.strip(" *_\t")
+    if offers_alternatives(statement):
+        yield statement
+        return
     plain = without_clause(statement).strip(" *_,")
     seen = {""}
     for text in (_after_words(plain), plain, statement):
