@@ -7,7 +7,7 @@ from typing import Any
 
 from vllm import LLM, RequestOutput, SamplingParams
 
-from vllm_rast.engine.children import without_interrupts
+from vllm_rast.engine.children import watched_children
 from vllm_rast.engine.names import LOAD_FORMAT, WORKER_CLS
 from vllm_rast.engine.plugin import register
 from vllm_rast.errors import UserError
@@ -71,7 +71,7 @@ class RastLLM(LLM):
         if base.revision is not None:
             options.setdefault("revision", base.revision)
         additional["rast"] = self.rast_config.to_dict()
-        with without_interrupts():
+        with watched_children():
             super().__init__(
                 base.path,
                 load_format=LOAD_FORMAT,

@@ -109,6 +109,19 @@ def test_a_killed_generate_takes_engine_and_workers_with_it(tmp_path: Path) -> N
         assert wait_for_the_end(process) == -signal.SIGKILL
 
 
+def test_an_engine_that_still_starts_ends_too(tmp_path: Path) -> None:
+    """Killed while the engine's process waits for it, before any plug-in is loaded."""
+    command = [*PROGRAM, "generate", "--run", str(tmp_path / "run")]
+    with started(command, tmp_path, lambda: True) as process:
+        deadline = time.monotonic() + START_LIMIT_S
+        while not any("spawn_main" in " ".join(one.cmdline()) for one in processes_of(process.pid)):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        time.sleep(3)
+        process.kill()
+        assert wait_for_the_end(process) == -signal.SIGKILL
+
+
 def test_a_killed_script_takes_its_engine_with_it(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
     out = tmp_path / "stdout"

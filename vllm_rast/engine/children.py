@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
@@ -41,16 +41,26 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, name="vllm-rast-parent", daemon=True).start()
 
 
-@contextmanager
-def without_interrupts() -> Iterator[None]:
-    """Processes that start in this context, and theirs, do not get Ctrl-C: it stays blocked in them."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    start = BaseProcess.start
+class Watched:
+    """What a process runs, once it watches its parent: vLLM loads plug-ins only after it has waited for its parent."""
+
+    def __init__(self, target: Callable[..., Any]) -> None:
+        self.target = target
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        end_with_parent()
+        BaseProcess.start = starting(BaseProcess.start)  # type: ignore[method-assign]  # its own children, too
+        return self.target(*args, **kwargs)
+
+
+def starting(start: Any) -> Any:
+    """`BaseProcess.start` of processes that watch their parent and do not get Ctrl-C: it stays blocked in them."""
 
     @functools.wraps(start)
-    def blocked(self: BaseProcess) -> Any:
+    def wrapped(self: BaseProcess) -> Any:
+        process: Any = self
+        if process._target is not None and not isinstance(process._target, Watched):
+            process._target = Watched(process._target)
         resource_tracker.ensure_running()  # which unblocks the signal once it has started its own process
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
@@ -58,5 +68,11 @@ def without_interrupts() -> Iterator[None]:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    with patch.object(BaseProcess, "start", blocked):
+    return wrapped
+
+
+@contextmanager
+def watched_children() -> Iterator[None]:
+    """Processes that start in this context, and theirs, end with this one, and do not get its Ctrl-C."""
+    with patch.object(BaseProcess, "start", starting(BaseProcess.start)):
         yield

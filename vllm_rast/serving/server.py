@@ -13,7 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.middleware import Middleware
 from vllm.entrypoints.launchers.api_server import entry
 
-from vllm_rast.engine.children import without_interrupts
+from vllm_rast.engine.children import watched_children
 from vllm_rast.engine.launch import reason_of
 from vllm_rast.errors import UserError
 from vllm_rast.mix.alpha import Alpha
@@ -65,7 +65,7 @@ def run(
         return await serve_http(app, **options)
 
     try:
-        with without_interrupts(), patch.object(entry, "serve_http", serving):
+        with watched_children(), patch.object(entry, "serve_http", serving):
             uvloop.run(entry.run_server(args))
     except UserError:
         raise
