@@ -159,7 +159,7 @@ def test_too_many_grader_errors(run, stub_grader, capsys):
 
 
 def test_a_folder_that_is_no_run_is_a_usage_error(tmp_path, stub_grader):
-    with pytest.raises(UserError, match="no run folder"):
+    with pytest.raises(UserError, match="is not a run folder"):
         evaluate(tmp_path)
 
 
