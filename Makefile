@@ -35,12 +35,12 @@ $(VENV)-docs/.installed: requirements/docs.txt
 	$(VENV)-docs/bin/python -m pip --disable-pip-version-check install -q --no-deps -r requirements/docs.txt
 	touch $@
 
-# A wheel that carries its kernels, for CPUs and, if there is an nvcc, for GPUs; and a source distribution.
+# A wheel that carries its kernels, for CPUs and, if there is an nvcc, for GPUs.
 KINDS ?= $(shell command -v nvcc >/dev/null && echo cpu,cuda || echo cpu)
 wheel: $(VENV)/.installed
 	rm -rf dist build/lib* build/temp* build/bdist*
 	VLLM_RAST_PACKAGE_KERNELS=$(KINDS) $(PIP) wheel -q --no-deps --no-build-isolation -w dist .
-	$(BIN)/python scripts/check_wheel.py dist/*.whl
+	$(BIN)/python scripts/check_wheel.py --expect $(KINDS) dist/*.whl
 
 install: $(VENV)/.installed
 

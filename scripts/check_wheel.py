@@ -57,6 +57,7 @@ def problems(library: Path, newest: dict[str, tuple[int, ...]]) -> list[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("wheel", type=Path)
+    parser.add_argument("--expect", default="cpu", help="kinds of libraries that must be there (default: %(default)s)")
     options = parser.parse_args()
     bad = 0
     tag = re.search(r"manylinux_(\d+)_(\d+)_", options.wheel.name)
@@ -65,7 +66,12 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(options.wheel) as wheel:
         libraries = [name for name in wheel.namelist() if name.endswith(".so")]
         print(f"{options.wheel.name}: {options.wheel.stat().st_size / 1e6:.1f} MB, {len(libraries)} libraries")
-        bad += not libraries
+        for kind in options.expect.split(","):
+            if not any(f"_{kind}.so" in name for name in libraries):
+                print(f"  there is no library for {kind}")
+                bad += 1
+        if any("cuda" in name for name in libraries) and not shutil.which("cuobjdump"):
+            print("  the GPUs were not checked: there is no cuobjdump")
         for name in libraries:
             path = Path(wheel.extract(name, folder))
             found = problems(path, newest)

@@ -152,8 +152,8 @@ def broken(sources: Sources) -> list[str]:
         now = sources.parameters(name)
         if now is None:
             lines.append(f"{name} is gone")
-        elif [p for p in parameters if p not in now]:
-            lines.append(f"{name}({', '.join(now)}) has no longer {[p for p in parameters if p not in now]}")
+        elif now != parameters:
+            lines.append(f"{name} takes ({', '.join(now)}), and not ({', '.join(parameters)}) as it did")
     for module, names in contract["attributes"].items():
         lines += [f"{module} no longer knows {name}" for name in names if not sources.mentions(module, name)]
     return lines

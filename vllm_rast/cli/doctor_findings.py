@@ -70,7 +70,9 @@ def vllm_version() -> str | None:
 def examine_vllm() -> Iterator[Finding]:
     version = vllm_version()
     if version is None:
-        yield Finding("vLLM", "missing", "run `make install`, or pip install vllm==0.32.0 for CUDA", False)
+        yield Finding(
+            "vLLM", "missing", f"run `make install`, or pip install vllm=={SUPPORTED_VLLM[-1]}.* for CUDA", False
+        )
         return
     fits = ".".join(version.split(".")[:2]) in SUPPORTED_VLLM
     known = " and ".join(SUPPORTED_VLLM)
