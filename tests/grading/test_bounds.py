@@ -19,7 +19,18 @@ from vllm_rast.grading.answering import answering
 from vllm_rast.grading.boxes import boxes, last_boxes
 from vllm_rast.grading.extract import candidates
 
-WHOLE_OUTPUTS = ("answering", "boxes", "choices", "extract")  # these see whole outputs, of any length
+# These see whole outputs, of any length, or whole sentences.
+WHOLE_OUTPUTS = (
+    "answering",
+    "boxes",
+    "choices",
+    "extract",
+    "mathematics",
+    "phrases",
+    "prose_numbers",
+    "qualifiers",
+    "statements",
+)
 
 
 def patterns(module: str) -> Iterator[tuple[str, re.Pattern[str]]]:
@@ -85,6 +96,13 @@ REPEATED = {
     "dollars": lambda n: "$1 and " * n,
     "numbers": lambda n: "1,111" * n,
     "options": lambda n: "option A is " * n,
+    "options that are denied": lambda n: "option A is wrong. " * n,
+    "boxes that are denied": lambda n: "not \\boxed{5}. " * n,
+    "boxes with other boxes beside them": lambda n: "\\boxed{5} or " * n,
+    "answers that are denied": lambda n: "The answer is not 5. " * n,
+    "answers that are asked": lambda n: "The answer is 5? " * n,
+    "words that change nothing": lambda n: "not " + "the " * n + "5",
+    "corrections": lambda n: "The answer is 5. " + "wait " * n,
 }
 
 
@@ -95,7 +113,7 @@ def test_work_grows_with_the_length_and_no_faster(kind: str) -> None:
         return sum(
             calls(function, *arguments)
             for function, *arguments in (
-                (lambda text: list(candidates(text, numeric=True, choice=True)), text),
+                (lambda text: list(candidates(text, numeric=True, choice=True, words=True)), text),
                 (last_boxes, text, 3),
             )
         )

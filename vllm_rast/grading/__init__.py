@@ -1,6 +1,7 @@
 """Grading: from a model's output and a gold answer to right or wrong, without ever running what a model wrote.
 
-answering.py, boxes.py, statements.py, choices.py, extract.py    find the answer in an output, and say how
+extract.py        finds the answer in an output, and says how: answering.py, boxes.py, phrases.py, choices.py,
+                  mathematics.py and prose_numbers.py find claims, statements.py and qualifiers.py weigh them
 decide.py         compares it by the cheapest tier that can: text, exact numbers, rounded golds, formulas
 latex/            reads an answer into a tree
 meaning/          compares two trees by what they mean; values are exact or enclosed in balls
@@ -13,6 +14,6 @@ qwen_rules.py     the inflated rules of published numbers
 from vllm_rast.grading.canonical import answer_class
 from vllm_rast.grading.grader import GRADERS, STATUSES, Grade, GradeItem, Grader
 
-VERSION = 2  # of the rules: grades of another version are made again; see scripts/record_verdicts.py
+VERSION = 3  # of the rules: grades of another version are made again; see scripts/record_verdicts.py
 
 __all__ = ["GRADERS", "STATUSES", "VERSION", "Grade", "GradeItem", "Grader", "answer_class"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from vllm_rast.grading.searching import last
@@ -29,7 +30,15 @@ _PLACEHOLDERS = {
 _BETWEEN_CHARS = 80  # two boxes with more between them are two answers
 _CONNECTING = re.compile(
     r"\\(?:text|mbox|mathrm)\s?\{\s?(?:and|or)?\s?,?\s?\}|\\q?quad(?![a-z])|\\[,;:! ()\[\]\\]"
-    r"|[$,;:.()\[\]*&\s]|\b(?:and|or)\b"
+    r"|[$,;:.()\[\]*&\s\u3001\uff0c\u548c\u6216]|\b(?:and|or|y|et|und|oder|ou|o)\b|\\(?:vee|lor|wedge|land)(?![a-z])"
+)
+_LISTS = re.compile(r"[,;\u3001\uff0c\u548c\u6216]|\b(?:and|or|y|et|und|oder|ou|o)\b|\\(?:vee|lor|wedge|land)(?![a-z])")
+_OR = re.compile(r"\bor\b|\boder\b|\bou\b|\u6216|\\(?:vee|lor)(?![a-z])")
+_COMPUTES = re.compile(r"[-+/*\u2212\u00d7\u00f7=<>^]|\\(?:times|cdot|div|pm|approx|neq?|sim|to|rightarrow)(?![a-z])")
+_NUMBERING = re.compile(
+    r"(?:\b(?:part|question|case|answer|problem|step|solution)\s?)?(?:\(?\b(?:[a-h]|[ivx]{1,4}|\d{1,2})\b[.):]|#\d)"
+    r"|^\s?[-*\u2022]\s",
+    re.IGNORECASE,
 )
 _NAME = re.compile(r"[A-Za-z]\w{0,9}\s?=")
 _SENTENCE = re.compile(r"[.!?](?:\s|$)|\n\s*\n")
@@ -84,26 +93,55 @@ def braceless_box(text: str) -> str | None:
 def last_boxes(text: str, count: int | None = None) -> list[str]:
     """The contents of the last boxes between which only commas, "and" and names stand.
 
-    `count`: how many answers are wanted. Few words may stand between exactly as many boxes; a longer run without words
-    is given whole, since it is another answer.
+    `count`: how many answers are wanted. Few words or a numbering may stand between exactly as many boxes; a longer run
+    without words is given whole, since it is another answer.
     """
     found = boxes(text)
-    contents = _run(text, found, words=False)
+    contents = _contents(text, _run(text, found, len(found), words=False))
     if count is not None and len(contents) < count:
-        worded = _run(text, found, words=True)
+        worded = _contents(text, _run(text, found, len(found), words=True))
         return worded if len(worded) == count else contents
     return contents
 
 
-def _run(text: str, found: list[Box], words: bool) -> list[str]:
-    contents: list[str] = []
-    begin = None
-    for box in reversed(found):
-        if begin is not None and not _joins(text[box.close + 1 : begin], words):
+def runs(text: str, found: list[Box]) -> Iterator[list[Box]]:
+    """The boxes in groups, the last first.
+
+    Between the members of a group stand only commas, "and", "or", signs and names.
+    """
+    end = len(found)
+    while end:
+        run = _run(text, found, end, words=False, computes=True)
+        yield run
+        end -= len(run)
+
+
+def joined(text: str, run: list[Box]) -> str:
+    """The contents of neighbouring boxes as one answer; of boxes with the same contents, one."""
+    contents = _contents(text, run)
+    if len({"".join(content.split()) for content in contents}) == 1:
+        return contents[-1]
+    answer = contents[0]
+    for previous, box, content in zip(run, run[1:], contents[1:], strict=False):
+        between = text[previous.close + 1 : box.start]
+        sign = _COMPUTES.search(_NAME.sub(" ", between))
+        answer += f" {sign[0]} {content}" if sign else f" or {content}" if _OR.search(between) else f", {content}"
+    return answer
+
+
+def _contents(text: str, run: list[Box]) -> list[str]:
+    return [text[box.inside : box.close].strip() for box in run]
+
+
+def _run(text: str, found: list[Box], end: int, words: bool, computes: bool = False) -> list[Box]:
+    """The last boxes before the one at `end` that belong together."""
+    run: list[Box] = []
+    for place in range(end - 1, -1, -1):
+        box = found[place]
+        if run and not _joins(text[box.close + 1 : run[0].start], words, computes):
             break
-        contents.insert(0, text[box.inside : box.close].strip())
-        begin = box.start
-    return contents
+        run.insert(0, box)
+    return run
 
 
 def without_open_box(text: str) -> str:
@@ -114,18 +152,21 @@ def without_open_box(text: str) -> str:
     return text[: found.start()]
 
 
-def _joins(between: str, words: bool) -> bool:
+def _joins(between: str, words: bool, computes: bool) -> bool:
     short = " ".join(between.split())
     if len(short) > _BETWEEN_CHARS:
         return False
-    left = _NAME.sub(" ", _CONNECTING.sub(" ", short)).split()
+    if words:
+        short = _NUMBERING.sub(" ", short)
+    plain = _CONNECTING.sub(" ", _NAME.sub(" ", short))
+    left = (_COMPUTES.sub(" ", plain) if computes else plain).split()
     if not left:
-        return True
+        return not computes or _LISTS.search(between) is not None or _COMPUTES.search(plain) is not None
     return (
         words
         and not {word.lower() for word in left} & _TURNS
         and len(left) <= CONNECTING_WORDS
-        and not _SENTENCE.search(between)
+        and not _SENTENCE.search(_NUMBERING.sub(" ", between))
     )
 
 

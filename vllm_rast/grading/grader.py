@@ -190,9 +190,15 @@ def _mark(item: GradeItem) -> tuple[Candidate | None, Decision]:
     if squeezed(item.prediction) == squeezed(gold) and gold and not item.boxed_only:
         return Candidate(item.prediction.strip(), "bare"), Decision(True, "text")
     numeric = item.kind in {"integer", "number"} or _is_number(gold)
-    for candidate in candidates(item.prediction, item.boxed_only, numeric, is_choice(gold)):
+    gold_node = tree(gold)
+    words = gold_node is not None and gold_node.kind == "word"
+    for candidate in candidates(item.prediction, item.boxed_only, numeric, is_choice(gold), words):
         if len(candidate.answer) <= MAX_CHARS and not clean(candidate.answer):
             continue
+        if candidate.denied and not _may_deny(gold):
+            return candidate, Decision(False, "denied")
+        if len(candidate.alternatives) > 1 and all(decide(gold, a, rules).verdict for a in candidate.alternatives):
+            return candidate, decide(gold, candidate.alternatives[0], rules)
         candidate, decision = _best_reading(gold, candidate, rules)
         if candidate.how == "box" and decision.verdict is not True:
             joined = _joined_boxes(gold, item.prediction)
@@ -202,6 +208,12 @@ def _mark(item: GradeItem) -> tuple[Candidate | None, Decision]:
             return candidate, decision
         first = first or (candidate, decision)
     return first or (None, Decision(False, "none"))
+
+
+def _may_deny(gold: str) -> bool:
+    """Whether a gold is no value, so that the words around an answer may be what it says: impossible, at least 5."""
+    node = tree(gold)
+    return node is None or node.kind in {"word", "rel", "empty", "inf"}
 
 
 def _is_quantity(answer: str) -> bool:

@@ -5,62 +5,126 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from vllm_rast.grading.qualifiers import is_changed_before
 from vllm_rast.grading.searching import last
 
 MAX_STATEMENT = 800  # characters
 
-# A clause after the answer: "18, as shown above".
-_CLAUSE = re.compile(
-    r"\s*(?:[,;]|\s[-\u2013\u2014]|\s\()\s*(?:as|which|so|because|since|where|when|and (?:so|this|that"
-    r"|thus|therefore|not)|this|that|not|with|after|by|thus"
-    r"|hence|therefore|but not|though|although|giving|meaning|given|i\.e\.|if|assuming|rounded|using|for"
-    r"|is|was|would|rather)\b"
-    r"|\s+(?:because|since|as (?:shown|required|desired|expected|claimed|above|stated)|which|after|when"
-    r"|based on|instead of|rather than)\b"
+_END = re.compile(
+    r"(?:\.|(?<!\\)[!?])(?=[\s*_)\"']{1,4}[A-Z(\\$*]|[\s*_)\"']{0,4}$)|\n|[\uff01\u3002\uff1f]|\uff0e(?!\d)"
 )
-_ALTERNATIVES = re.compile(r"(?:^|[\s(])(?:or|else|otherwise)\s+\W{0,3}(?:\d|\\|[A-Za-z]\b)")
+# A clause after the answer that says why, or what else: "18, as shown above". What it begins with.
+_EXPLAINS = re.compile(
+    r"\s*(?:[,;]|\s[-\u2013\u2014]+|\s?\()\s*(?:as|which|so|because|since|where|when|and (?:so|this|that|thus"
+    r"|therefore|not)"
+    r"|this|that|not|with|after|by|thus|hence|therefore|but not|though|although|giving|meaning|given|i\.e|e\.g|if"
+    r"|assuming"
+    r"|rounded|using|for|is|was|would|rather)\b"
+    r"|\s+(?:because|since|as (?:shown|required|desired|expected|claimed|above|stated)|which|after|when|based on"
+    r"|instead of|(?:and|but) not|rather than|down from|up from|out of|compared)\b|\s*,\s*[a-z]{3,12}ing\b"
+)
+# After a number or a formula any clause that begins with a word of its own.
+_GOES_ON = re.compile(
+    r"\s*(?:[,;]|\s[-\u2013\u2014]+|\s\()\s*(?!and\b|or\b|pi\b|sqrt\b)[A-Za-z\u00c0-\u024f]{3,}(?![A-Za-z]*\()"
+    r"|\s\((?!or\b|mod\b)[^()]{0,200}[A-Za-z]{2}"
+)
+_BEGINS_WITH_VALUE = re.compile(r"[\s$*({\\\[]{0,6}[-+\u2212]?[\s$({\\]{0,4}(?:\d|[A-Za-z]\s?=|frac|sqrt|pi)")
 _CONCLUDES = re.compile(
-    r"\W*(?:so|thus|therefore|hence|giving|meaning|but(?! not)|and|then|rather(?! than)|is|was|would)\b"
+    r"\W*(?:so|thus|therefore|hence|giving|making|leaving|bringing|yielding|resulting|totall?ing|meaning|but(?! not)"
+    r"|and|then"
+    r"|rather(?! than)|is|was|would)\b"
+)
+_ALTERNATIVES = re.compile(
+    r"(?:^|[\s(])(?:or|else|otherwise)\s+"
+    r"(?:equivalently,?\s|simply\s|else\s|maybe\s|perhaps\s|possibly\s|even\s)?\W{0,3}(?:\d|\\(?!text)|[A-Za-z]\b)"
 )
 _LEADING = re.compile(
-    r"(?:(?:so|thus|therefore|hence|then|and|ok|okay|yes|sure|finally|in conclusion|in total|overall"
-    r"|altogether|clearly|of course|now|well|we get|we have|it is|it's|that is|which is)\b[\s,:]{0,9}){1,3}",
+    r"(?:(?:so|thus|therefore|hence|then|and|ok|okay|yes|sure|finally|in conclusion|in total|overall|altogether|clearly"
+    r"|of course|now|well|we get|we have|it is|it's|that is|which is)\b[\s,:]{0,9}){1,3}",
     re.IGNORECASE,
 )
+_ADVERBS = r"(?:(?:definitely|certainly|clearly|simply|actually|most|probably|surely|also|still|absolutely)\s){0,3}"
 _NOT = re.compile(
-    r"\W{0,9}(?:(?:definitely|certainly|clearly|simply|actually)\s)?(?:not|never|n't|neither|isn't|other"
-    r" than|anything but)\b",
-    re.IGNORECASE,
-)
-_INSTEAD = re.compile(
-    r"\b(?:but(?: rather)?|it(?:'s| is| must be| should be| has to be)(?: actually| in fact)?|rather"
-    r"|instead|is actually|correct (?:one|answer|value) is|should be)\b[\s:,]{0,9}(?!not\b)",
+    rf"\W{{0,9}}{_ADVERBS}(?:not|never|n't|neither|isn't|other than|anything but|different from|no longer|wrong"
+    rf"|incorrect"
+    r"|impossible|不是|不等于)(?![a-z])",
     re.IGNORECASE,
 )
 _BOUNDS = re.compile(
-    r"\W{0,9}(?:at least|at most|at minimum|at maximum|more than|less than|fewer than|greater than"
-    r"|larger than|smaller than|no more than|no less than"
-    r"|no fewer than|not more than|not less than|up to|under|over|above|below|between|somewhere|anything|any number)\b",
+    r"\W{0,9}(?:at least|at most|at minimum|at maximum|more than|less than|fewer than|greater than|larger than"
+    r"|bigger than"
+    r"|smaller than|higher than|lower than|no more than|no less than|no fewer than|no greater than|not more than"
+    r"|not less"
+    r" than|up to|under|over|above|below|between|somewhere|anything|any number|in the range|within|bounded|strictly"
+    r"|close"
+    r" to|nearly|almost|just under|just over)\b",
     re.IGNORECASE,
 )
 _DOUBTS = re.compile(
-    r"\W{0,9}(?:unknown|unclear|uncertain|not clear|undecided|undetermined|either|one of)\b", re.IGNORECASE
+    r"\W{0,9}(?:unknown|unclear|uncertain|not clear|undecided|undetermined|either|one of|among|possibly|maybe|perhaps"
+    r"|probably not|unlikely|any of)\b",
+    re.IGNORECASE,
+)
+_INSTEAD = re.compile(
+    r"\b(?:but(?: rather)?|it(?:'s| is| must be| should be| has to be)(?: actually| in fact)?|rather(?! than)"
+    r"|instead(?! of)"
+    r"|is actually|correct (?:one|answer|value|option|choice) is|should be|and so)\b[\s:,]{0,9}(?!not\b)",
+    re.IGNORECASE,
 )
 _WAIT = re.compile(
-    r"\b(?:wait|actually|correction|sorry|oops|scratch that|i mean|i meant|let me correct|on second"
-    r" thought|hold on|no,)",
+    r"\b(?:wait|actually|correction|corrected|sorry|oops|whoops|scratch that|i mean(?:t)?|let me correct"
+    r"|on second thought"
+    r"|hold on|hmm|my mistake|my bad|i made (?:a|an) (?:mistake|error)|apologies|strike that|no,"
+    r"|(?:that|this|it|which)(?:'s| is| was) (?:wrong|incorrect|not (?:right|correct))|cannot be right|can't be right)",
     re.IGNORECASE,
 )
 _NOW = re.compile(
-    r"(?:the (?:correct |right |real |actual |final )?answer is(?: actually)?|it(?:'s| is)(?: actually)?"
-    r"|it should be|should be|that's|that is|make that|i mean|i meant|correction:?|rather)\s*:?\s*",
+    r"(?:the (?:correct |right |real |actual |true |final |new )?(?:answer|value|result|one|number|choice"
+    r"|option)? ?(?:is|should be)(?: actually)?"
+    r"|(?:it|that|this)(?:'s| is| should be| must be| has to be)(?! (?:wrong|incorrect|not))(?: actually)?|should be"
+    r"|should have been|make that"
+    r"|i meant?(?: to say)?|correction:?|rather|instead:?|we get|to get)(?![a-z])\s*:?\s*",
+    re.IGNORECASE,
+)
+_DIRECTLY = re.compile(
+    r"[\s.,;:!$*)\]\u2013\u2014-]{0,9}(?:(?:oh|no|nope|oops|whoops|wait|actually|sorry|hmm|correction|rather"
+    r"|i mean(?:t)?|make that)\b"
+    r"[\s,.:;!\u2013\u2014-]{1,6}){1,4}(?=[$\\({*]{0,4}-?(?:\d|frac|sqrt|[A-J]\b))",
+    re.IGNORECASE,
+)
+_TAKEN_BACK = re.compile(
+    r"[\s.,;:!$*)\]}\\]{0,12}(?:(?:but|no|wait|hmm|oops|actually)\b[\s,.!]{0,4}){0,3}(?:that|this|it|which|the above"
+    r"|i think that)"
+    r"(?:(?: can'?t| can\u2019t| cannot| couldn't) be (?:right|correct|true|it|the answer)|(?:'s|\u2019s| is| was"
+    r"| looks| seems)\s(?:clearly |obviously |definitely |actually |also )?"
+    r"(?:wrong|incorrect|false|not (?:right|correct|the answer|it|possible|valid)|a mistake|impossible|mistaken))",
     re.IGNORECASE,
 )
 _IS = re.compile(
     r"\b(?:is|are|was|were|equals|equal to|be|becomes|comes to|gives|makes|get|costs|has|have|takes?"
     r"|needs?|total of)\b[\s:]{1,9}(?=\S)"
 )
-_END = re.compile(r"\.(?=\s+[A-Z(\\$*]|\s*\**\s*$)|(?<!\\)[!?](?=\s|$)|\n|\uff01|\u3002|\uff0e(?!\d)")
+_IN_SIGNS = [
+    (re.compile(rf"^\W{{0,3}}(?:{words})\s{{1,3}}[$\\({{]{{0,3}}(?=\d[\d.,]*[$)\s.*]*$)", re.IGNORECASE), sign)
+    for words, sign in (("negative|minus", "-"), ("twice|double", "2*"), ("half(?: of)?", "0.5*"))
+]
+
+_YES_OR_NO = re.compile(r"(yes|no|true|false)(?=\s?(?:[,.;:!\u2013\u2014]|$))", re.IGNORECASE)
+_ARTICLE = re.compile(r"^(?:a|an|the)\s(?=[A-Z]?[a-z]{2})")
+_UNDECIDED = re.compile(
+    r"\b(?:(?:don't|do not|can't|cannot|can not|couldn't|could not|unable to|not able to|hard to)"
+    r" (?:know|decide|tell|say|determine|choose|find|figure|solve|answer)|not sure|no idea|lucky number)\b",
+    re.IGNORECASE,
+)
+_BREAKS_OFF = re.compile(
+    r"\b(?:the|an|and|or|so|then|that|which|we|he|she|they|must|will|can|need|should|to|of|is|are|with|by|for|in|on"
+    r"|at|from|if"
+    r"|because|since|but|than|as)[\s,:]{0,9}$",
+    re.IGNORECASE,
+)
+_MORE = re.compile(
+    r"(\d)\s(?:more|additional|extra|other|different|distinct|whole|full|such|total)(?=\s[a-z])(?!\s(?:than|or)\b)"
+)
 
 
 def first_sentence(text: str) -> str:
@@ -69,9 +133,55 @@ def first_sentence(text: str) -> str:
     return text[: end.start()] if end else text
 
 
+def around(text: str, start: int, end: int) -> tuple[str, str]:
+    """What stands before and after a place in its sentence.
+
+    A formula on a line of its own belongs to the line before.
+    """
+    before = text[max(0, start - MAX_STATEMENT) : start]
+    stripped = before.rstrip(" \n\t$*_[(\\")
+    ends = last(_END.finditer(stripped))
+    begin = ends.end() if ends and ends.end() < len(stripped) else len(stripped) if ends else 0
+    after = text[end : end + MAX_STATEMENT]
+    stop = _END.search(after)
+    return before[begin:], after[: stop.end()] if stop else after
+
+
 def is_denied(statement: str) -> bool:
     """Whether a statement says what the answer is not, or only within which bounds it lies."""
     return bool(_NOT.match(statement) or _BOUNDS.match(statement) or _DOUBTS.match(statement))
+
+
+def is_unfinished(sentence: str) -> bool:
+    """Whether a sentence breaks off: "and then we must"."""
+    return _BREAKS_OFF.search(sentence) is not None
+
+
+def is_undecided(sentence: str) -> bool:
+    """Whether a sentence says that the answer was not found."""
+    return _UNDECIDED.search(sentence) is not None
+
+
+def alternatives(statement: str) -> tuple[str, ...]:
+    """The answers between which a statement leaves the choice; all of them may be one: 1/2, or 50 %."""
+    return tuple(
+        re.split(r",?\s+or\s+(?:equivalently,?\s|simply\s)?", without_clause(_after_words(statement)).strip(" .*_"))
+    )
+
+
+def is_question(statement: str) -> bool:
+    """Whether a statement asks."""
+    return statement.rstrip(" \n\t*_$)\"'").endswith(("?", "\uff1f"))
+
+
+def is_taken_back(after: str) -> bool:
+    """Whether the words after an answer say that it is wrong: "5. But that is not correct"."""
+    return _TAKEN_BACK.match(after) is not None
+
+
+def withdraws(statement: str) -> bool:
+    """Whether a statement ends by saying that it is wrong: "9, which is incorrect"."""
+    return _TAKEN_BACK.search(statement, 1) is not None
 
 
 def offers_alternatives(statement: str) -> bool:
@@ -81,44 +191,82 @@ def offers_alternatives(statement: str) -> bool:
 
 def corrected(statement: str, after: str) -> str | None:
     """What a denied or withdrawn statement is replaced by: "not 5, it is 7"; "5. Wait, no, it is 7". Else None."""
-    if _NOT.match(statement):
-        instead = last(_INSTEAD.finditer(statement))
-        found = statement[instead.end() :] if instead else _said_after(after)
+    denial = _NOT.match(statement)
+    if denial:
+        instead = last(_INSTEAD.finditer(statement, denial.end()))
+        found = statement[instead.end() :] if instead else said_after(after) or _said_next(after)
         return None if found is None else without_clause(found)
-    return _said_after(after)
+    within = _corrects_itself(statement)
+    return said_after(after) or within
 
 
-def _said_after(after: str) -> str | None:
+def _corrects_itself(statement: str) -> str | None:
+    """ "5, no wait, 7", in one sentence."""
+    wait = last(_WAIT.finditer(statement))
+    if wait is None or wait.start() == 0:
+        return None
+    rest = _NOW.sub(" ", statement[wait.end() :]).strip(" ,.:;-\u2013\u2014*_")
+    return rest if re.match(r"[$\\({-]{0,4}(?:\d|[A-J]\b)", rest) else None
+
+
+def said_after(after: str) -> str | None:
+    """What a text says after it has taken something back, or None."""
     wait = _WAIT.search(after[:MAX_STATEMENT])
     if not wait:
         return None
-    now = last(_NOW.finditer(after, wait.start(), MAX_STATEMENT))
+    now = last(_NOW.finditer(after, wait.start(), MAX_STATEMENT)) or _DIRECTLY.match(after)
     if now is None:
         return None
     return first_sentence(after[now.end() : now.end() + MAX_STATEMENT]).strip(" *_") or None
 
 
-def without_clause(statement: str) -> str:
-    """A statement without the clause that explains it."""
-    clause = _CLAUSE.search(statement)
+def _said_next(after: str) -> str | None:
+    """What the sentence after a denial says the answer is: "not 5. It is 7"."""
+    after = after.lstrip(" .\n*$)")
+    now = _NOW.match(after)
+    return first_sentence(after[now.end() :]).strip(" *_") or None if now else None
+
+
+def without_clause(statement: str, is_answer: bool = False) -> str:
+    """A statement without the clause that explains it.
+
+    is_answer: it is called the answer, so that nothing that follows from it is one
+    """
+    clause = _EXPLAINS.search(statement)
+    if _BEGINS_WITH_VALUE.match(statement):
+        clause = min(filter(None, (clause, _GOES_ON.search(statement))), key=lambda found: found.start(), default=None)
     if not clause or not statement[: clause.start()].strip():
         return statement
     concludes = _CONCLUDES.match(statement[clause.start() :])
-    if concludes and re.search(r"\d", statement[clause.start() :]):
+    if (
+        concludes
+        and not (is_answer and _BEGINS_WITH_VALUE.match(statement))
+        and re.search(r"\d", statement[clause.start() :])
+    ):
         return statement  # 18 eggs, so she makes 19
     return statement[: clause.start()]
 
 
-def readings(statement: str) -> Iterator[str]:
+def in_signs(statement: str) -> str:
+    """A statement with the arithmetic in its first words in signs: minus 5, twice 8, half of 30."""
+    for words, sign in _IN_SIGNS:
+        statement = words.sub(sign, statement)
+    return statement
+
+
+def readings(statement: str, is_answer: bool = False) -> Iterator[str]:
     """What a statement may say the answer is, most likely first: without its clause, without the words before it."""
-    statement = statement.strip(" *_\t")
+    statement = _MORE.sub(r"\1", statement.strip(" *_\t"))
     if offers_alternatives(statement):
         yield statement
         return
-    plain = without_clause(statement).strip(" *_,")
+    plain_word = _YES_OR_NO.match(statement)
+    if plain_word:
+        yield plain_word[1]
+    plain = without_clause(statement, is_answer).strip(" *_,")
     seen = {""}
     for text in (_after_words(plain), plain, statement):
-        text = text.strip(" *_,")
+        text = _ARTICLE.sub("", text.strip(" *_,"))
         if text not in seen:
             seen.add(text)
             yield text
@@ -128,7 +276,7 @@ def _after_words(text: str) -> str:
     """What comes after the last "is" or after "therefore"."""
     text = text[_leading(text) :]
     connective = last(_IS.finditer(text))
-    return text[connective.end() :] if connective else text
+    return text[connective.end() :] if connective and not is_changed_before(text[: connective.start()]) else text
 
 
 def _leading(text: str) -> int:

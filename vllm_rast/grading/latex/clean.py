@@ -17,7 +17,7 @@ _CHARACTERS = {
     "\u2248\u2245\u2243": r"\approx ",
     "\u03b8": r"\theta ", "\u03b1": r"\alpha ", "\u03b2": r"\beta ", "\u03b3": r"\gamma ", "\u03bb": r"\lambda ",
     "\u03bc": r"\mu ", "\u03c6": r"\phi ", "\u03c9": r"\omega ", "\u2032\u2019": "'", "\u201c\u201d": '"',
-    "\u221b": r"\sqrt[3]", "\u221c": r"\sqrt[4]", "\u20ac\u00a3\u00a5\uffe5\u200b\u200c\u200d\u2060\ufeff": "",
+    "\u221b": r"\sqrt[3]", "\u221c": r"\sqrt[4]", "\u20ac\u00a3\u00a5\uffe5\u00a2\u200b\u200c\u200d\u2060\ufeff": "",
     "\u230a": r"\lfloor ", "\u230b": r"\rfloor ", "\u2308": r"\lceil ", "\u2309": r"\rceil ", "\u3002\uff61": ".",
     "\u3001\u060c": ",", "\u2223": "|", "\u2115": r"\mathbb{N}", "\u2124": r"\mathbb{Z}", "\u211a": r"\mathbb{Q}",
     "\u2016": r"\|", "\u22c3": r"\cup ", "\u2192": r"\to ", "\u21d2": r"\implies ", "\u2026": "...",
@@ -64,7 +64,17 @@ _REWRITES = [
         (r"\\lt(?![A-Za-z])", "<"),
         (r"\\gt(?![A-Za-z])", ">"),
         (r"\b(?:np|numpy|math|sympy)\.(?=[a-z])", ""),
-        (r"(?<=\d)\s*([aApP])\.\s?[mM]\.?", r" \1m"),
+        (r"\\(?:text|mathrm)\s?\{\s?:\s?\}|\\colon(?![A-Za-z])", ":"),
+        (r"(?<=\d)(\s*(?:\\(?:text|mathrm)\s?\{)?\s*)([aApP])\.\s?[mM]\.?(?![A-Za-z])", r"\1 \2m"),
+        (r"(?<=[0-9A-Fa-f])\\(?:mathrm|text)\s?\{([A-F]{1,4})\}(?=[0-9A-F]{0,9}_)", r"\1"),  # 1A in base 16
+        (
+            r"\\frac\s?\{\\(?:mathrm|text)\s?\{([a-zA-Z]{1,4})\}\}\{\\(?:mathrm|text)\s?\{([a-zA-Z]{1,4})\}(\^\{?\d\}?)?\}",
+            r"\\text{ \1/\2\3}",
+        ),
+        (
+            r"\\frac\s?\{\\(?:mathrm|text)\s?\{([a-zA-Z]{1,4})\}\}\{\\(?:mathrm|text)\s?\{([a-zA-Z]{1,4}\^?\d?)\}\}",
+            r"\\text{ \1/\2}",
+        ),
         (r"\*\*", "^"),
         (r"\\(?:langle|lparen)(?![A-Za-z])", "("),
         (r"\\(?:rangle|rparen)(?![A-Za-z])", ")"),

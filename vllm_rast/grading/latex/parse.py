@@ -530,7 +530,8 @@ class _Parser:
         return Node("matrix", tuple(tuple(self.sub(cell).item() for cell in row) for row in cells))
 
 
-SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12,
+SCALES = {"tens": 10, "hundred": 100,
+          "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12,
           "dozens": 12, "score": 20, "hundreds": 100, "thousands": 1000, "millions": 10**6, "billions": 10**9,
           "trillions": 10**12, "lakh": 10**5, "crore": 10**7}  # fmt: skip
 SCALES_OF_WARMTH = {"C": "celsius", "F": "fahrenheit"}

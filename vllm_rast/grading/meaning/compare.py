@@ -116,6 +116,9 @@ def exact_member(chain: Node) -> Node:
 
 def _with_degrees(gold: Node, answer: Node, rules: Rules) -> Verdict:
     """Degrees are a unit: 180 - 2a may be written with the sign or without. 60 degrees are pi/3, too."""
+    in_units = _angles(gold, answer)
+    if in_units != (gold, answer):
+        return _same(*in_units, rules)
     plain = _same(without_degrees(gold), without_degrees(answer), rules)
     one_sided = has_loose_degrees(gold) != has_loose_degrees(answer)
     if plain is not False or not one_sided:
@@ -130,6 +133,7 @@ def _with_degrees(gold: Node, answer: Node, rules: Rules) -> Verdict:
 
 
 def _with_units(gold: Node, answer: Node, rules: Rules) -> Verdict:
+    gold, answer = _angles(gold, answer)
     unit_gold = gold.args[1] if gold.kind == "unit" else None
     unit_answer = answer.args[1] if answer.kind == "unit" else None
     bare_gold = gold.args[0] if gold.kind == "unit" else gold
@@ -147,6 +151,15 @@ def _with_units(gold: Node, answer: Node, rules: Rules) -> Verdict:
         if factor != 1:
             bare_answer = Node("mul", (num(factor), bare_answer))
     return _same(bare_gold, bare_answer, rules)
+
+
+def _angles(gold: Node, answer: Node) -> tuple[Node, Node]:
+    """Degrees as the unit that they are if the other side is in words: 60 radians."""
+    sides = []
+    for node, other in ((gold, answer), (answer, gold)):
+        in_words = other.kind == "unit" and units.is_angle(other.args[1])
+        sides.append(Node("unit", (node.args[0], "degrees")) if node.kind == "deg" and in_words else node)
+    return sides[0], sides[1]
 
 
 def _with_percent(gold: Node, answer: Node, rules: Rules) -> Verdict:
@@ -196,6 +209,8 @@ def _are_indexed(items: Sequence[Node]) -> bool:
 def _lists(gold: Node, answer: Node, rules: Rules) -> Verdict:
     if looks_like_region(gold) or looks_like_region(answer):
         return _regions(gold, answer, rules)
+    if gold.kind == "rel" and _is_tuple_equation(gold) and answer.kind == "list":
+        return _by_names(gold, answer, rules)
     if "seq" in {gold.kind, answer.kind}:
         return _list_and_tuple(gold, answer, rules)
     if "empty" in {gold.kind, answer.kind}:
@@ -217,6 +232,21 @@ def _lists(gold: Node, answer: Node, rules: Rules) -> Verdict:
     if rules.ordered and gold.kind == answer.kind == "list":
         return _in_order(golds, answers, rules)
     return _in_any_order(golds, answers, rules)
+
+
+def _is_tuple_equation(node: Node) -> bool:
+    """(x, y) = (4, -2)"""
+    left, right = node.args[1][0], node.args[1][-1]
+    return node.args[0] == ("=",) and left.kind == right.kind == "seq" and len(left.args) == len(right.args)
+
+
+def _by_names(gold: Node, answer: Node, rules: Rules) -> Verdict:
+    """x = 4, y = -2 in any order for (x, y) = (4, -2)."""
+    names, values = gold.args[1][0].args[2:], gold.args[1][-1].args[2:]
+    given = {item.args[1][0]: unnamed(item) for item in answer.args if is_named(item)}
+    if set(given) != set(names) or len(answer.args) != len(names):
+        return _in_order(values, answer.args, rules) if not given else False
+    return _in_order(values, [given[name] for name in names], rules)
 
 
 def _list_and_tuple(gold: Node, answer: Node, rules: Rules) -> Verdict:
@@ -363,7 +393,8 @@ def _relations(gold: Node, answer: Node, rules: Rules) -> Verdict:
         return _same(gold, unnamed(answer), rules)
     if members[-1].kind == "sym" and "~" not in operators:
         return _same(gold, members[0], rules)
-    steps = [(a, b) for a, b in zip(members, members[1:], strict=False) if not (symbols(a) or symbols(b))]
+    known = symbols(gold)  # x + x = 2x is a step for 2x, S = 2x only names it
+    steps = [(a, b) for a, b in zip(members, members[1:], strict=False) if symbols(a) | symbols(b) <= known]
     if any(_same(a, b, PLAIN) is False for a, b in steps if "~" not in operators):
         return False
     equation = contains(members[0], {"num"}) or members[-1] == num(0)
@@ -446,6 +477,8 @@ def _inequalities(gold: Node, answer: Node) -> Verdict:
 def _colons(gold: Node, answer: Node, rules: Rules) -> Verdict:
     if "rel" in {gold.kind, answer.kind}:
         return _relations(gold, answer, rules)
+    if {gold.kind, answer.kind} == {"colon", "div"}:
+        return _ratio_and_fraction(gold, answer, rules)
     if not {gold.kind, answer.kind} <= {"time", "colon"} or len(gold.args) != len(answer.args):
         return False
     if "time" in {gold.kind, answer.kind}:
@@ -455,6 +488,15 @@ def _colons(gold: Node, answer: Node, rules: Rules) -> Verdict:
         for x, y in zip(gold.args[1:], answer.args[1:], strict=True)
     ]
     return _all(crossed)
+
+
+def _ratio_and_fraction(gold: Node, answer: Node, rules: Rules) -> Verdict:
+    """3:4 is the fraction 3/4."""
+    ratio = gold if gold.kind == "colon" else answer
+    if len(ratio.args) != 2:
+        return False
+    fraction = Node("div", ratio.args)
+    return same_formula(fraction, answer, rules) if ratio is gold else same_formula(gold, fraction, rules)
 
 
 def _bases(gold: Node, answer: Node, rules: Rules) -> Verdict:

@@ -27,7 +27,7 @@ def _is_name(node: Node) -> bool:
     if node.kind == "mul":
         return node.args[0].kind == "sym" and (
             node.args[1].kind in {"sym", "num", "seq"}
-            or (node.args[0].args[0] in _CALLED and node.args[1].kind == "rel")
+            or (node.args[0].args[0] in _CALLED and node.args[1].kind in {"rel", "union", "inter"})
         )
     return False
 

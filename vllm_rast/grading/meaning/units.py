@@ -169,6 +169,12 @@ def is_statement(words: str) -> bool:
     return any(word in _STATEMENTS for word in found)
 
 
+def is_angle(words: str) -> bool:
+    """Whether words are a unit of angles."""
+    unit = known(words)
+    return unit is not None and unit.powers == {"angle": 1}
+
+
 def factor(gold: str, answer: str) -> Fraction | None:
     """What takes a number in the answer's unit to the gold's, None if the two clash.
 

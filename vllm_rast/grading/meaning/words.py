@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 from vllm_rast.grading.latex.parse import Node
 
-_NUMBERS = (
+MAX_WORDS = 12  # of a number
+
+_ONES = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
-    " eighteen nineteen twenty"
+    " eighteen nineteen"
 )
-_NUMBER_WORDS = {word: number for number, word in enumerate(_NUMBERS.split())}
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+_SMALL = {word: number for number, word in enumerate(_ONES.split())}
+_SMALL |= {word: 10 * number for number, word in enumerate(_TENS.split(), 2)}
+_LARGE = {"thousand": 10**3, "million": 10**6, "billion": 10**9}
+_PARTS = "half third quarter fifth sixth seventh eighth ninth tenth".split()  # noqa: SIM905
+_DENOMINATORS = {word: number for number, word in enumerate(_PARTS, 2)} | {"halve": 2, "fourth": 4, "twelfth": 12}
 _MEANINGS = {
     "none": {"no solution", "no solutions", "empty set", "no real solution", "no real solutions", "no real roots"},
     "undefined": {"does not exist", "dne", "not defined"},
@@ -53,11 +62,14 @@ def spelt(node: Node) -> str | None:
     words = word_of(node)
     if words is not None:
         meant = next((name for name, spellings in _MEANINGS.items() if words in spellings), words)
-        return str(_NUMBER_WORDS[words]) if words in _NUMBER_WORDS else meant
+        number = spoken_number(words)
+        return meant if number is None else str(number)
     if node.kind == "rel" and len(node.args[1]) == 2 and node.args[0] == ("=",):
         return spelt(node.args[1][1]) if node.args[1][1].kind == "word" else None
-    if node.kind == "num" and node.args[0].denominator == 1:
+    if node.kind == "num":
         return str(node.args[0])
+    if node.kind == "div" and all(part.kind == "num" for part in node.args) and node.args[1].args[0]:
+        return str(node.args[0].args[0] / node.args[1].args[0])
     if node.kind == "empty":
         return "none"
     if node.kind == "reals":
@@ -73,3 +85,32 @@ def _letters(node: Node) -> str | None:
         letters = [_letters(part) for part in node.args]
         return None if None in letters else "".join(filter(None, letters))
     return None
+
+
+def spoken_number(words: str) -> Fraction | None:
+    """The value of a number in words: twenty five, one hundred and six, two thirds; None for other words."""
+    parts = [word for word in words.split() if word != "and"]
+    if len(parts) > MAX_WORDS:
+        return None
+    if len(parts) > 1 and parts[-1].removesuffix("s") in _DENOMINATORS:
+        top = _spoken_integer(parts[:-1])
+        return None if top is None else Fraction(top, _DENOMINATORS[parts[-1].removesuffix("s")])
+    whole = _spoken_integer(parts)
+    return None if whole is None else Fraction(whole)
+
+
+def _spoken_integer(parts: list[str]) -> int | None:
+    total = group = 0
+    previous = 10**12
+    for word in parts:
+        if word in _SMALL and (previous >= 100 or (previous >= 20 and _SMALL[word] < 10)):
+            group += _SMALL[word]
+            previous = _SMALL[word]
+        elif word == "hundred" and 0 < group < 100:
+            group *= 100
+            previous = 100
+        elif word in _LARGE and group:
+            total, group, previous = total + group * _LARGE[word], 0, _LARGE[word]
+        else:
+            return None
+    return total + group if parts else None

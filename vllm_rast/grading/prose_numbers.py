@@ -1,0 +1,110 @@
+"""The numbers of a text in plain words, and the one that a sentence says."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from vllm_rast.grading.qualifiers import is_changed
+from vllm_rast.grading.searching import last
+from vllm_rast.grading.statements import (
+    MAX_STATEMENT,
+    around,
+    is_taken_back,
+    is_undecided,
+    is_unfinished,
+    without_clause,
+)
+
+_NUMBER = re.compile(
+    r"(?:(?<![\w.)\]}])[-\u2212](?:\\?\$)?)?"
+    r"(?:\d+[ ]\d+\s?/\s?\d+(?![\d/])"
+    r"|(?:(?:\d{1,3}(?:(?:,\\!|,|\{,\}|\\[,!])\d{3})+(?!\d)|\d+)(?:\.\d+)?"
+    r"|\.\d+)(?:[eE][+-]?\d+\b)?(?:\s?/\s?\d+(?![\d/]))?)"
+)
+_OR_BEFORE = re.compile(r"\d\W{0,3}(?:,\s?|\s)or\s\W{0,3}$|\b(?:not|n't)\s\W{0,3}$")
+_ASIDE = re.compile(r"\d[^()=]{0,80}(?P<opens>\s\()[^()]{0,300}[A-Za-z]{3}")  # $460 for the week (40 hours at $10)
+_MAGNITUDE = re.compile(r"\s?(hundred|thousand|million|billion|trillion|dozen)\b")
+# What a sentence says: "is 45 miles from home after 4 hours" says 45.
+_SAYS_NUMBER = re.compile(
+    r"(?:=|\b(?:is|are|was|were|be|has|have|had|gets?|got|makes?|made|earns?|earned|needs?|costs?|takes?|took|pays?"
+    r"|paid|spends?"
+    r"|spent|saves?|saved|owes?|equals?|gives?|uses?|used|receives?|weighs?|contains?|holds?|ran|walked|drove|read"
+    r"|ate|bought|sold|won"
+    r"|lost|drank|wrote|caught|found|left|sent|gave|kept|[a-z]{2,12}ed|total of|left with)\b)"
+    r"(?:\s(?:only|just|exactly|about|approximately|a total of|now))?\s{0,3}(?:\*\*|\\?\$|\\\(){0,2}(?=-?[\d.])"
+    r"(?!-?[\d.,]+\s?[-+*/\u00d7\u00f7=])"
+)
+_PREPOSITION = re.compile(
+    r"(?:(?!\band\b|\bso\b|\bor\b|\bto\b)[^,;=]){0,120}\b(?:at|in|after|for|over|during|within|from|on|among|between"
+    r"|of|by|with|per)"
+    r"\s(?:(?:the|those|these|all|each|his|her|their|a|last|next|first)\s){0,3}[$\\(]{0,2}"
+)
+_WORD_BEFORE = re.compile(r"[A-Za-z]+$")
+_CURRENCIES = {"Rs", "US", "USD", "AUD", "CAD", "HK", "NT", "R", "RM", "EUR", "GBP"}
+_COMMAND = re.compile(r"\\(?!text|mathrm|mathbf|textbf)[A-Za-z]")
+
+
+class Said(NamedTuple):
+    """A number as an answer, where it begins, and whether the words around it say that it is none."""
+
+    answer: str
+    start: int
+    denied: bool
+
+
+def only_number(text: str) -> Said | None:
+    """The number of an answer in words, if there is only one: of several, none is the answer."""
+    text = text[:MAX_STATEMENT]
+    numbers = [] if _COMMAND.search(text) else list(_NUMBER.finditer(text))
+    if len({match[0] for match in numbers}) != 1 or not all(_stands_alone(text, match) for match in numbers):
+        return None
+    place = numbers[0]
+    denied = is_changed(text[: place.start()], text[place.end() :])
+    return Said(_with_magnitude(text, place), place.start(), denied)
+
+
+def last_number(text: str) -> Said | None:
+    """The number that the last sentence with numbers says; "6 or 5" if it says one of several."""
+    number = _last_number(text)
+    if number is None:
+        return None
+    before, after = around(text, number.start(), number.end())
+    following = text[number.end() : number.end() + MAX_STATEMENT]
+    denied = is_changed(before, after) or is_taken_back(following)
+    unsure = is_undecided(before + after) or is_unfinished(after)
+    several = _OR_BEFORE.search(text[max(0, number.start() - 12) : number.start()])
+    found = _with_magnitude(text, number)
+    return Said(f"{several[0]}{found}" if several else found, number.start(), denied or unsure)
+
+
+def _last_number(text: str) -> re.Match[str] | None:
+    """The last number of the last sentence with one, before a clause that only adds to it: 18 left, down from 24."""
+    number = last(_NUMBER.finditer(text))
+    if number is None:
+        return None
+    before, after = around(text, number.start(), number.end())
+    begin = number.start() - len(before)
+    main = without_clause(text[begin : number.end() + len(after)])
+    aside = _ASIDE.search(main)
+    end = begin + (aside.start("opens") if aside else len(main))
+    final = last(_NUMBER.finditer(text, begin, end)) or number
+    said = last(_SAYS_NUMBER.finditer(text, begin, end))
+    spoken = _NUMBER.match(text, said.end()) if said else None
+    return spoken if spoken and _PREPOSITION.fullmatch(text, spoken.end(), final.start()) else final
+
+
+def _with_magnitude(text: str, number: re.Match[str]) -> str:
+    """A number, with the thousand or million behind it."""
+    magnitude = _MAGNITUDE.match(text, number.end())
+    return f"{number[0]} \\text{{ {magnitude[1]}}}" if magnitude else number[0]
+
+
+def _stands_alone(text: str, number: re.Match[str]) -> bool:
+    """Whether a number is not a part of a formula or of a word: 5!, 2x, B12."""
+    before, after = text[: number.start()].rstrip("$\\ *_("), text[number.end() :].lstrip("$\\ *_)")
+    near = text[number.end() : number.end() + 1]
+    word = _WORD_BEFORE.search(text[max(0, number.start() - 9) : number.start()])
+    if word and word[0] not in _CURRENCIES:
+        return False
+    return not (before[-1:] in set("^+-/=<>{") or after[:1] in set("^+-/!=<>{") or near.isalpha() or near == "\\")
