@@ -11,7 +11,7 @@ from vllm_rast.grading import GradeItem, Grader
 
 @pytest.fixture(scope="module")
 def grader():
-    with Grader() as grader:
+    with Grader(timeout_s=60) as grader:  # what is right stays right on a busy machine
         yield grader
 
 

@@ -53,9 +53,9 @@ _NEXT = re.compile(
 )
 # A question without a heading, in a paragraph of its own; one to oneself ("Is this right?") begins otherwise.
 _ASKS = re.compile(
-    r"(?<=\n)[ \t]*\n[ \t]*(?:\d{1,3}[.)]\s)?"
+    r"(?<=\n)[ \t]*\n[ \t]*(?:\d{1,3}[.)]\s[^\n?]{8,600}\?|(?:\d{1,3}[.)]\s)?"
     r"(?:(?:What|How (?:many|much|long|far|old|often)|Which|Who)\b[^\n?]{4,600}\?"
-    r"|(?:Find|Compute|Calculate|Evaluate|Determine|Simplify|Solve)\b[^\n]{12,600}[.)$][ \t]*(?=\n))"
+    r"|(?:Find|Compute|Calculate|Evaluate|Determine|Simplify|Solve)\b[^\n]{12,600}[.)$][ \t]*(?=\n)))"
 )
 _ANSWERS = re.compile(
     r"\\boxed|####|\banswer\b|\u7b54\u6848|\brespuesta\b|\br\u00e9ponse\b|\bantwort\b|\u043e\u0442\u0432\u0435\u0442",

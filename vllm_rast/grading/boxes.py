@@ -97,11 +97,11 @@ def last_boxes(text: str, count: int | None = None) -> list[str]:
     without words is given whole, since it is another answer.
     """
     found = boxes(text)
-    contents = _contents(text, _run(text, found, len(found), words=False))
-    if count is not None and len(contents) < count:
-        worded = _contents(text, _run(text, found, len(found), words=True))
-        return worded if len(worded) == count else contents
-    return contents
+    inside = contents(text, _run(text, found, len(found), words=False))
+    if count is not None and len(inside) < count:
+        worded = contents(text, _run(text, found, len(found), words=True))
+        return worded if len(worded) == count else inside
+    return inside
 
 
 def runs(text: str, found: list[Box]) -> Iterator[list[Box]]:
@@ -118,18 +118,19 @@ def runs(text: str, found: list[Box]) -> Iterator[list[Box]]:
 
 def joined(text: str, run: list[Box]) -> str:
     """The contents of neighbouring boxes as one answer; of boxes with the same contents, one."""
-    contents = _contents(text, run)
-    if len({"".join(content.split()) for content in contents}) == 1:
-        return contents[-1]
-    answer = contents[0]
-    for previous, box, content in zip(run, run[1:], contents[1:], strict=False):
+    inside = contents(text, run)
+    if len({"".join(content.split()) for content in inside}) == 1:
+        return inside[-1]
+    answer = inside[0]
+    for previous, box, content in zip(run, run[1:], inside[1:], strict=False):
         between = text[previous.close + 1 : box.start]
         sign = _COMPUTES.search(_NAME.sub(" ", between))
         answer += f" {sign[0]} {content}" if sign else f" or {content}" if _OR.search(between) else f", {content}"
     return answer
 
 
-def _contents(text: str, run: list[Box]) -> list[str]:
+def contents(text: str, run: list[Box]) -> list[str]:
+    """What is in boxes."""
     return [text[box.inside : box.close].strip() for box in run]
 
 
@@ -161,7 +162,7 @@ def _joins(between: str, words: bool, computes: bool) -> bool:
     plain = _CONNECTING.sub(" ", _NAME.sub(" ", short))
     left = (_COMPUTES.sub(" ", plain) if computes else plain).split()
     if not left:
-        return not computes or _LISTS.search(between) is not None or _COMPUTES.search(plain) is not None
+        return not computes or "\n" not in between or _LISTS.search(between) is not None
     return (
         words
         and not {word.lower() for word in left} & _TURNS

@@ -45,6 +45,7 @@ _ASSERTED = [
         rf"(?:actually\s|really\s)?(?:option\s|choice\s|answer\s)?){_LETTER}(?=[\s]{{0,3}}[.,;:!]|\s(?i:instead"
         rf"|because|since)|\s*$)"
     ),
+    re.compile(rf"(?:^|[\s(]){_LETTER}\sit\sis\b"),
     re.compile(rf"(?m:^)(?:A|Ans|ANS|ANSWER)\s?:\s{{0,3}}{_LETTER}(?=[\s.,)]|$)"),
     re.compile(
         r"(?i:\b(?:actually|no|oops|wait|sorry|correction|instead|hmm)\b[\s,.:;!\u2013\u2014-]{1,6}(?:it's |it is "
@@ -52,7 +53,7 @@ _ASSERTED = [
         rf"{_LETTER}(?=[.!]|\s*$)"
     ),
     re.compile(
-        rf"(?:故选|應選|应选|选择|選擇|选|選|而是|正确的是|正確的是|答案[是为為：:选選]{{0,3}}|答[：:是]|正解は|答えは|정답은|정답:|답은|答案)(?:选项|選項)?{_LETTER}"
+        rf"(?:故选|應選|应选|选择|選擇|选|選|而是|正确的是|正确选项是|正確的是|答案[是为為：:选選]{{0,3}}|答[：:是]|正解は|答えは|정답은|정답:|답은|答案)(?:选项|選項)?{_LETTER}"
     ),
     re.compile(rf"(?:选项|選項)?{_LETTER}\s?(?:项|項)?(?:是|为)?(?:正确|正確|对的|對的)"),
 ]
@@ -71,7 +72,8 @@ _DENIED = re.compile(
 _OTHER = re.compile(
     r"[\s.)\]}*$\"']{0,6}(?:(?:or|and|and/or|&|\+|/|,|;|\\text\s?\{\s?(?:or|and)\s?\}|和|或|、)[\s,]{0,3}){1,2}"
     r"(?:(?:also|maybe|perhaps|possibly|either)\s)?(?:option\s|choice\s)?"
-    r"[\s(\[*$\"']{0,4}(?:\\(?:text|textbf|mathrm|mathbf)\s?\{\s?)?\(?[A-J](?![A-Za-z'])(?!\s(?:is|was|are)\s(?:wrong"
+    r"[\s(\[*$\"']{0,4}(?:\\(?:text|textbf|mathrm|mathbf)\s?\{\s?)?\(?(?:[A-J](?![A-Za-z'])|-?\d)(?!\s(?:is|was"
+    r"|are)\s(?:wrong"
     r"|incorrect|false|not))"
 )
 _ANOTHER_BEFORE = re.compile(

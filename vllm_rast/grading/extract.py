@@ -12,21 +12,23 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from vllm_rast.grading.answering import answering
-from vllm_rast.grading.boxes import boxes, braceless_box, joined, runs, without_open_box
+from vllm_rast.grading.boxes import Box, boxes, braceless_box, contents, joined, runs, without_open_box
 from vllm_rast.grading.choices import chosen_letter
-from vllm_rast.grading.mathematics import last_maths, last_row, word_count
+from vllm_rast.grading.mathematics import Span, is_end_of_proof, last_row, maths, word_count
 from vllm_rast.grading.phrases import called_answer
 from vllm_rast.grading.prose_numbers import last_number, only_number
-from vllm_rast.grading.qualifiers import is_changed
+from vllm_rast.grading.qualifiers import is_changed, is_changed_after, is_changed_before
 from vllm_rast.grading.statements import (
     MAX_STATEMENT,
     alternatives,
     around,
+    begins_with_value,
     first_sentence,
     in_signs,
     is_denied,
     is_question,
     is_taken_back,
+    not_but,
     offers_alternatives,
     readings,
     said_after,
@@ -36,6 +38,29 @@ BARE_WORDS = 4  # an output of one line with at most so many words is an answer,
 BARE_CHARS = 400
 TAIL_CHARS = 20_000  # of an output without a box: an answer stands near its end
 
+# A box that is a part of a formula: -\\boxed{6}, \\sqrt{\\boxed{6}}, \\boxed{18}^2.
+_NEGATIVE = re.compile(r"(?:^|[=:\s$(\[])[-\u2212]\s{0,2}$")
+_FORMULA_BEFORE = re.compile(r"(?:\\cdot|\\times|[\w)}]\s?[-+*/]|\^\{?|\\sqrt\{?|frac\{)\s{0,3}$")
+_FORMULA_AFTER = re.compile(
+    r"\s{0,2}(?:\^(?!\s?\{?\s?\\(?:circ|text|mathrm))|!(?=\s?[$\\)])|\\cdot|\\times|[+*/]\s?[\d\\x])"
+)
+_INTRODUCES = re.compile(
+    r"(?:\b(?:is|are|was|were|be|has|have|equals?|gives?|makes?|gets?|needs?|costs?|earns?|answer|ans|total|result"
+    r"|sum|value)\b|[:=])"
+    r"[\s:=$*]{0,6}$",
+    re.IGNORECASE,
+)
+_BOTH = re.compile(r"\b(?:yes\b.*\bno|no\b.*\byes)\b", re.IGNORECASE | re.DOTALL)
+_YES_OR_NO = re.compile(r"\W{0,4}(yes|no)\s?[,.;:!\u2013\u2014]", re.IGNORECASE)
+_VALUE_IN = re.compile(r"[$\\\d]|\b[a-z]\s?=")
+MAX_FORMULAS = 8  # of a sentence
+_CONDITION = re.compile(
+    r"^[^.\n]{0,80}(?:\b(?:for|where|when|if|with|provided|assuming|unless)\s(?:all\s)?|\s\([^()]{0,80})$"
+)
+_ONE_OF = re.compile(
+    r"\b(?:alternatively|option|case|possibility)\b[\s:,]{0,3}(?:\w{1,2}\b[\s:,)]{0,3})?[$\\(\[\s]{0,4}$", re.IGNORECASE
+)
+_CALLED = re.compile(r"\banswer\b[^.\n]{0,20}(?:is|:)", re.IGNORECASE)
 _HASHES = re.compile(r"####[ \t]{0,9}([^\n]*)")
 _HEADING = re.compile(r"\W{0,5}(?:final |the )?(?:answer|result|solution|conclusion)\W{0,5}$", re.IGNORECASE)
 _STEP = re.compile(
@@ -95,17 +120,42 @@ def _boxed(text: str, boxed_only: bool) -> Candidate | None:
         before, after = around(text, run[0].start, end)
         later, following = text[end:following], run[0].start
         content = joined(text, run)
-        if is_changed(before, after) or is_taken_back(later):
+        if _NEGATIVE.search(before) and len(run) == 1:
+            content = f"-{content}"
+        if (
+            is_changed_before(before, only_denied=True)
+            or is_changed_after(after)
+            or is_taken_back(later)
+            or (
+                _FORMULA_BEFORE.search(before)
+                or _FORMULA_AFTER.match(after)
+                or (denied is None and _is_one_of(before, run, found))
+            )
+        ):
             denied = denied or Candidate(content, "box", denied=True)
             continue
-        instead = None if boxed_only or denied else said_after(later)
+        instead = None if boxed_only or denied else said_after(later) or _called_later(later)
         if instead and _is_value(instead):
             return Candidate(instead, "box")
-        return Candidate(content, "box", tuple(_box_readings(content)))
+        several = tuple(contents(text, run)) if len(run) > 1 else ()
+        return Candidate(content, "box", tuple(_box_readings(content)), alternatives=several)
     if denied and not boxed_only and (instead := said_after(text[found[-1].close + 1 :])) and _is_value(instead):
         return Candidate(instead, "phrase")
     braceless = None if found or boxed_only else braceless_box(text)
     return Candidate(braceless, "box") if braceless is not None else denied
+
+
+def _is_one_of(before: str, run: list[Box], found: list[Box]) -> bool:
+    """Whether a box is only one of several that are offered: "Case B: ...", "Alternatively, ..."."""
+    return run[0] != found[0] and _ONE_OF.search(before) is not None
+
+
+def _called_later(later: str) -> str | None:
+    """What is called the answer after a box in the same paragraph."""
+    paragraph = later[:MAX_STATEMENT].partition("\n\n")[0]
+    if not paragraph[:1] or paragraph[:1] not in " .,;:!$)]}\\\n*":
+        return None
+    return called_answer(paragraph)[0] if _CALLED.search(paragraph) else None
 
 
 def _box_readings(content: str) -> Iterator[str]:
@@ -120,9 +170,9 @@ def _box_readings(content: str) -> Iterator[str]:
     ):
         return
     number = only_number(prose)
-    if number is None or not number.denied:
+    if number is None:
         yield from readings(prose, True)
-    if number and not number.denied:
+    elif not number.denied and _INTRODUCES.search(prose[: number.start]):
         yield number.answer
 
 
@@ -136,8 +186,10 @@ def _without_box(text: str, numeric: bool, choice: bool, words: bool) -> Iterato
         yield Candidate(chosen.letter, "phrase", denied=chosen.denied)
         return
     for said, how, is_answer in _statements(text):
-        statement = in_signs(said)
-        if is_denied(statement) or is_question(statement):
+        statement = in_signs((not_but(said) if how == "bare" else None) or said)
+        value = _VALUE_IN.search(statement)
+        leads = statement[: value.start()] if value else ""
+        if is_denied(statement) or is_question(statement) or is_changed_before(leads, only_denied=True):
             yield Candidate(statement, how, denied=True)
             return
         if offers_alternatives(statement):
@@ -153,9 +205,21 @@ def _without_box(text: str, numeric: bool, choice: bool, words: bool) -> Iterato
         yield from _read(readings(statement, how == "phrase" and is_answer), how)
         if number:
             yield Candidate(number.answer, how)
+        if how == "hashes" or (how == "phrase" and is_answer and begins_with_value(statement)):
+            return
+    if words and (plain := _YES_OR_NO.match(text)):
+        yield Candidate(plain[1], "sentence", denied=_BOTH.search(text) is not None)
     if words:
         yield from _read(readings(first_sentence(text.strip()[_last_sentence(text.strip()) :])), "sentence")
     yield from _last_found(text, numeric)
+
+
+def _main_formula(text: str) -> Span | None:
+    """The last mathematics that its sentence does not only add as a condition or in parentheses."""
+    spans = [span for span in maths(text) if not is_end_of_proof(text[span.inside : span.close])][-MAX_FORMULAS:]
+    while len(spans) > 1 and _CONDITION.search(text[spans[-2].end : spans[-1].start]):
+        spans.pop()
+    return spans[-1] if spans else None
 
 
 def _last_sentence(text: str) -> int:
@@ -207,7 +271,7 @@ def is_bare(text: str) -> bool:
 
 def _last_found(text: str, numeric: bool) -> Iterator[Candidate]:
     """The last mathematics; for a numeric gold the last number instead if that comes later."""
-    formula = last_maths(text)
+    formula = _main_formula(text)
     number = last_number(text) if numeric or not formula else None
     if formula and (number is None or number.start < formula.end):
         following = text[formula.end : formula.end + MAX_STATEMENT]

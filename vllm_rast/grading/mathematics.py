@@ -6,8 +6,6 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from vllm_rast.grading.searching import last
-
 FEW_WORDS = 4  # between two dollars; more of them are prose
 
 _DELIMITERS = re.compile(r"\\[\[\]()\\$]|\$\$?")
@@ -41,8 +39,9 @@ def maths(text: str) -> Iterator[Span]:
             opening = match
 
 
-def last_maths(text: str) -> Span | None:
-    return last(span for span in maths(text) if not _NO_ANSWER.match(text[span.inside : span.close]))
+def is_end_of_proof(formula: str) -> bool:
+    """Whether mathematics is only the sign at the end of a proof."""
+    return _NO_ANSWER.match(formula) is not None
 
 
 def last_row(formula: str) -> str:

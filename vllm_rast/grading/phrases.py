@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 
 from vllm_rast.grading.mathematics import last_row, maths
-from vllm_rast.grading.qualifiers import is_changed_after, is_changed_before
+from vllm_rast.grading.qualifiers import EMPHASIS, is_changed_after, is_changed_before
 from vllm_rast.grading.statements import (
     MAX_STATEMENT,
     around,
     corrected,
     first_sentence,
+    if_wrong,
     is_denied,
     is_question,
     is_taken_back,
@@ -20,7 +21,7 @@ from vllm_rast.grading.statements import (
 MAX_CLAIMS = 100  # of an output that only ever says what the answer is not
 
 _PHRASE = re.compile(
-    r"(?:final\s{1,9}answer|correct\s{1,9}answer|answer|result|solution|value)\b(?:\W{0,4}(?:to|for|of"
+    r"(?:final\s{1,9}answer|correct\s{1,9}answer|answer|result|solution|value)\b[\x22'`]?(?:\W{0,4}(?:to|for|of"
     r"|in)\b[^\n.:=$]{0,80}?)?"
     r"\s{0,9}(?:\*\*|__)?\s{0,9}(?:is|are|equals|was|will be|must be|should be|would be|:|="
     r"|\uff1a)[\s:]{0,9}(?:\*\*|__)?\s{0,9}"
@@ -77,8 +78,9 @@ def _said_by(text: str, phrase: re.Match[str]) -> str | None:
     if instead:
         return instead
     taken_back = (
-        _DENIES.search(before)
-        or is_changed_before(before)
+        _DENIES.search(EMPHASIS.sub(" ", before))
+        or is_changed_before(before, only_denied=True)
+        or if_wrong(before)
         or is_taken_back(following)
         or is_question(after)
         or withdraws(rest)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from vllm_rast.grading.qualifiers import is_changed
+from vllm_rast.grading.qualifiers import is_changed, is_changed_before
 from vllm_rast.grading.searching import last
 from vllm_rast.grading.statements import (
     MAX_STATEMENT,
     around,
+    if_wrong,
+    is_question,
     is_taken_back,
     is_undecided,
     is_unfinished,
@@ -23,7 +25,13 @@ _NUMBER = re.compile(
     r"|\.\d+)(?:[eE][+-]?\d+\b)?(?:\s?/\s?\d+(?![\d/]))?)"
 )
 _OR_BEFORE = re.compile(r"\d\W{0,3}(?:,\s?|\s)or\s\W{0,3}$|\b(?:not|n't)\s\W{0,3}$")
+_CALCULATES = re.compile(
+    r"[-+*/x\u00d7\u00f7\u2212]\s?\$?\(?[\d.,]+[^=\n]{0,80}=\s{0,3}(?:\*\*|\\?\$"
+    r"|\\\()?\s?(?=-?[\d.])(?!-?\$?[\d.,]+%?\s?[-+*/x\u00d7\u00f7=]\s?[\d$(])"
+)
+NEAR_END = 200  # characters in which a sentence that breaks off is seen
 _ASIDE = re.compile(r"\d[^()=]{0,80}(?P<opens>\s\()[^()]{0,300}[A-Za-z]{3}")  # $460 for the week (40 hours at $10)
+_REST = re.compile(r"\s?(?:\u03c0|\u221a\s?\d+)(?:\s?/\s?\d+)?")  # 3\u03c0
 _MAGNITUDE = re.compile(r"\s?(hundred|thousand|million|billion|trillion|dozen)\b")
 # What a sentence says: "is 45 miles from home after 4 hours" says 45.
 _SAYS_NUMBER = re.compile(
@@ -42,6 +50,8 @@ _PREPOSITION = re.compile(
 )
 _WORD_BEFORE = re.compile(r"[A-Za-z]+$")
 _CURRENCIES = {"Rs", "US", "USD", "AUD", "CAD", "HK", "NT", "R", "RM", "EUR", "GBP"}
+_ABOUT_THE_ANSWER = re.compile(r"^[^.,;]{0,30}\b(?:about|to|of|for|in)\s(?:the|my|this|an)\s(?:answer|solution)\b")
+_ONLY_NUMBER = re.compile(r"(?:^|\n)\s{0,9}(\d[\d.,]{0,20})\s{0,9}$")
 _COMMAND = re.compile(r"\\(?!text|mathrm|mathbf|textbf)[A-Za-z]")
 
 
@@ -66,36 +76,64 @@ def only_number(text: str) -> Said | None:
 
 def last_number(text: str) -> Said | None:
     """The number that the last sentence with numbers says; "6 or 5" if it says one of several."""
-    number = _last_number(text)
-    if number is None:
+    final = last(_NUMBER.finditer(text))
+    if final is None:
         return None
-    before, after = around(text, number.start(), number.end())
-    following = text[number.end() : number.end() + MAX_STATEMENT]
-    denied = is_changed(before, after) or is_taken_back(following)
-    unsure = is_undecided(before + after) or is_unfinished(after)
+    before, after = around(text, final.start(), final.end())
+    begin, end = final.start() - len(before), final.end() + len(after)
+    computed = _computed(text, begin, end)
+    number = computed or _spoken(text, begin, end) or final
+    answer = _with_magnitude(text, number)
     several = _OR_BEFORE.search(text[max(0, number.start() - 12) : number.start()])
-    found = _with_magnitude(text, number)
-    return Said(f"{several[0]}{found}" if several else found, number.start(), denied or unsure)
+    if several:
+        answer = several[0] + answer
+    return Said(answer, number.start(), _is_no_answer(text, number, computed is not None))
 
 
-def _last_number(text: str) -> re.Match[str] | None:
-    """The last number of the last sentence with one, before a clause that only adds to it: 18 left, down from 24."""
-    number = last(_NUMBER.finditer(text))
-    if number is None:
-        return None
-    before, after = around(text, number.start(), number.end())
-    begin = number.start() - len(before)
-    main = without_clause(text[begin : number.end() + len(after)])
+def _computed(text: str, begin: int, end: int) -> re.Match[str] | None:
+    """The result of the last calculation in a sentence, of which it then speaks: 3 * 2 = 6 letters for 2 friends."""
+    result = last(_CALCULATES.finditer(text, begin, end))
+    return _NUMBER.match(text, result.end()) if result else None
+
+
+def _spoken(text: str, begin: int, end: int) -> re.Match[str] | None:
+    """The number that a sentence says, before a clause that only adds to it: 18 left, down from 24."""
+    main = without_clause(text[begin:end])
     aside = _ASIDE.search(main)
     end = begin + (aside.start("opens") if aside else len(main))
-    final = last(_NUMBER.finditer(text, begin, end)) or number
+    final = last(_NUMBER.finditer(text, begin, end))
     said = last(_SAYS_NUMBER.finditer(text, begin, end))
-    spoken = _NUMBER.match(text, said.end()) if said else None
-    return spoken if spoken and _PREPOSITION.fullmatch(text, spoken.end(), final.start()) else final
+    first = _NUMBER.match(text, said.end()) if said else None
+    return first if first and final and _PREPOSITION.fullmatch(text, first.end(), final.start()) else final
+
+
+def _is_no_answer(text: str, number: re.Match[str], computed: bool) -> bool:
+    """Whether the words around a number say that it is not the answer.
+
+    computed: it is the result of a calculation, and stays one whatever is said of it then
+    """
+    before, after = around(text, number.start(), number.end())
+    if is_taken_back(text[number.end() : number.end() + MAX_STATEMENT]) or is_unfinished(text[-NEAR_END:]):
+        return True
+    if is_undecided(before + after) or is_question(after) or _is_in_column(text, number):
+        return True
+    if computed:
+        return is_changed_before(before, only_denied=True)
+    return is_changed(before, after) or if_wrong(before) or _ABOUT_THE_ANSWER.search(after) is not None
+
+
+def _is_in_column(text: str, number: re.Match[str]) -> bool:
+    """Whether a number only ends a column of different ones."""
+    line = text.rfind("\n", 0, number.start()) + 1
+    above = _ONLY_NUMBER.search(text[max(0, line - 40) : line])
+    return above is not None and above[1] != number[0] and not text[line : number.start()].strip()
 
 
 def _with_magnitude(text: str, number: re.Match[str]) -> str:
     """A number, with the thousand or million behind it."""
+    rest = _REST.match(text, number.end())
+    if rest:
+        return number[0] + rest[0]
     magnitude = _MAGNITUDE.match(text, number.end())
     return f"{number[0]} \\text{{ {magnitude[1]}}}" if magnitude else number[0]
 
@@ -107,4 +145,9 @@ def _stands_alone(text: str, number: re.Match[str]) -> bool:
     word = _WORD_BEFORE.search(text[max(0, number.start() - 9) : number.start()])
     if word and word[0] not in _CURRENCIES:
         return False
-    return not (before[-1:] in set("^+-/=<>{") or after[:1] in set("^+-/!=<>{") or near.isalpha() or near == "\\")
+    return not (
+        before[-1:] in set("^+-/=<>{")
+        or after[:1] in set("^+-/!=<>{")
+        or (near.isalpha() and near.isascii())
+        or near == "\\"
+    )

@@ -20,7 +20,7 @@ _WORD = re.compile(r"[A-Za-z]+(?:['\u2019][A-Za-z]+)?|[^\sA-Za-z]")
 _SPACERS = frozenset('*_$`"({[\\\u201c\u2018') | _words(
     "be being been equal equals equalling exactly precisely simply just really actually even the a an of as"
     " only possibly necessarily likely probably text textbf mathbf boxed answer value result number option choice"
-    " correct final right true single given letter"
+    " correct final right true single given letter that"
 )
 _DENIALS = _words(
     "not never cannot neither nor none nobody nothing without except excluding unlike exclude excludes reject rejects"
@@ -30,21 +30,32 @@ _DOUBTS = _words(
     "maybe perhaps possibly either whether might could may if unless suppose assume assuming supposing otherwise"
 )
 _CHANGES = _words(
-    "twice thrice double triple quadruple half third quarter root square cube reciprocal inverse factorial multiple"
-    " multiples plus times over under above below exceeds exceeding between beyond past almost nearly barely"
-    " from within per squared opposite negation absolute log logarithm sine cosine increments modulo mod"
-    " power powers divisor divisors factor factors digit digits first last"
-    " problem question exercise example step case part page section figure equation chapter theorem lemma table row"
-    " line item note version such like"
+    "twice thrice double triple quadruple half third quarter fifth sixth seventh eighth ninth tenth after root"
+    " square cube reciprocal inverse factorial multiple multiples plus times over under above below exceeds"
+    " exceeding between beyond past almost nearly barely from within per squared opposite negation absolute log"
+    " logarithm sine cosine increments modulo mod power powers divisor divisors factor factors digit digits first"
+    " last problem question exercise example step case part page section figure equation chapter theorem lemma"
+    " table row line item note version such like"
 )
 _RELATIONS = _words("neq ne ge geq le leq gt lt > < \u2260 \u2264 \u2265 \u2a7d \u2a7e")
 # Anywhere before a value in its clause: what is said of it is not that it is the answer.
 _SPEAKS_OF = re.compile(
     r"\b(?:wrong(?:ly)?|incorrect(?:ly)?|mistaken(?:ly)?|mistakes?|errors?|fallac\w+|traps?|tempting"
     r"|na[i\u00ef]ve(?:ly)?"
-    r"|(?:many|most|some) (?:students|people|solvers)|(?:one|you|some|they|people) (?:might|may|could|would)"
+    r"|(?:many|most|some) (?:students|people|solvers)|(?:one|you|some|they|people) (?:might|may|could)"
+    r"|suppos\w+|assum\w+|imagine|pretend|according to|(?:wrote|writes|said|says)\s(?:that|down)|claimed|claims|asked"
+    r"|disprove|contradiction|retract"
+    r"|thought to be|refuse|rhymes|fails to|draft|for (?:example|instance)|e\.g\.|looks? like|format|such as"
+    r"|with probability"
+    r"|(?:won't|will not|wouldn't|would not|never|refuse to) (?:answer|say|write|choose|box|claim)"
     r"|don't (?:answer|say|write|choose|box)|do not (?:answer|say|write|choose|box))\b(?:(?!\b(?:but|so|therefore"
     r"|thus|hence)\b)[^,.;:\n])*$",
+    re.IGNORECASE,
+)
+# These only look like denials.
+EMPHASIS = re.compile(
+    r"\b(?:(?:there is |there's )?no doubt(?: that)?|without (?:a |any )?doubt|none other than|no other than"
+    r"|nothing but)\b",
     re.IGNORECASE,
 )
 _CONDITION = re.compile(
@@ -66,10 +77,18 @@ _WRONG = _words(
     " extraneous inadmissible mistaken inconsistent erroneous mistake error too"
 )
 _SAYS_NO = re.compile(
-    r"(?:isn|wasn|aren|doesn|don|didn|won|wouldn|can|couldn|shouldn|mustn|hasn)['\u2019]?t$|cannot$|fails?$"
+    r"(?:ain|isn|wasn|aren|doesn|don|didn|won|wouldn|can|couldn|shouldn|mustn|hasn)['\u2019]?t$|cannot$|fails?$"
     r"|contradicts$"
 )
-_CHANGES_AFTER = _words("factorial squared cubed plus minus times modulo mod")
+_CHANGES_AFTER = _words("factorial squared cubed")
+_COMPUTES_WITH = _words("plus minus times modulo mod")
+_FACTORS = [[word] for word in ("as", "smaller", "larger", "more", "less", "bigger", "greater", "fewer")]
+_CONDITIONS = _words("if unless had provided")
+_ALTERNATES = _words("alternatively otherwise else possibly maybe perhaps")
+_COMPUTES_ON = re.compile(
+    r"\s{0,3}(?:(?:percent|per cent|\\?%)\sof\s(?=[$\d\\])|raised\b|away\b|(?:increased|decreased|reduced|multiplied"
+    r"|divided)\s(?:by|to)\b)"
+)
 _SAME_AGAIN = _words("equivalently simply in just more precisely rather exactly alternatively")
 _OPEN_ENDED = _words("more less fewer greater higher lower above below over under so larger smaller older later")
 _VALUE = re.compile(
@@ -83,14 +102,19 @@ _FOREIGN_DENIES = re.compile(
     r"|mehr|weniger|больше|меньше)\s?(?:que|do que|di|de|als|чем)?\s[\s$*(\\]{0,4}$"
     r"|\b(?:al menos|como máximo|como mínimo|au moins|au plus|mindestens|höchstens|не менее|не более|pelo menos"
     r"|almeno)\s[\s$*(\\]{0,4}$"
-    r"|(?:\b(?:не|no es|no son|n'est pas|ne vaut pas|pas|nicht|kein|não é|non è)\s|じゃない|ではない)[\s$*(\\]{0,4}$"
+    r"|(?:\b(?:не|no es|no son|n'est pas|ne vaut pas|pas|nicht|kein|não é|non è)\s|nunca es\s|(?:doppio di|doble de"
+    r"|double de|doppelte von)\s|じゃない|ではない|[\u2717\u2718\u274c]\s?)[\s$*(\\]{0,4}$"
 )
 _FOREIGN_DENIED = re.compile(
-    r"^[\s$)\]}*。，]{0,4}(?:是|为|項|项)?(?:错误|錯誤|错的|不对|不正确|不可能|不成立|以上|以下"
+    r"^[\s$)\]}*。，]{0,4}(?:是|为|項|项)?(?:错误|錯誤|错的|不对|不正确|不可能|不成立|不是|的两倍|的一半|的平方|和\S{1,9}之间|之间|以上|以下"
     r"|ではありません|ではない|じゃない|より|아닙니다|가 아니|이 아니|이상|이하)"
 )
+_AS_LARGE_AS = re.compile(r"\bas\s\w{1,12}\sas\s[$\\(]{0,3}$")
 _BETWEEN = re.compile(r"\b(?:between|from)\s[^\s,.]{1,20}\s(?:and|to)\s[\s$(\\]{0,4}$")
-_QUOTED = re.compile(r"(?:^|\n)\s{0,3}>\s{0,3}$")  # as mail and Markdown quote
+_PART_OF_WORD = re.compile(
+    r"(?:-[a-z]|st\b|nd\b|rd\b|th\b|\u2030|\s{0,2}\+(?!\s?\d)|\s{0,2}[\u2717\u2718\u274c])"
+)  # 8th, 3-digit
+_QUOTED = re.compile(r"(?:^|\n)\s{0,3}>[\s*_`]{0,6}$")  # as mail and Markdown quote
 _CLOSING = re.compile(r"^[\s*_$`\")}\]'\u201d\u2019]+")
 _FALLS_SHORT = re.compile(r"\b(?:than)\s{1,9}\$?(?:\d|\\|[A-Za-z]\b(?!['\u2019]))")
 
@@ -100,12 +124,15 @@ def is_changed(before: str, after: str) -> bool:
     return is_changed_before(before) or is_changed_after(after)
 
 
-def is_changed_before(before: str) -> bool:
-    """Whether the words that lead to a value deny it, doubt it, bound it or compute with it."""
-    before = before[-NEAR:]
+def is_changed_before(before: str, only_denied: bool = False) -> bool:
+    """Whether the words that lead to a value deny it, doubt it, bound it or compute with it.
+
+    only_denied: bounds and arithmetic do not count; "at most \\boxed{2}" gives 2
+    """
+    before = EMPHASIS.sub(" ", before[-NEAR:])
     if _FOREIGN_DENIES.search(before) or _SPEAKS_OF.search(before) or _CONDITION.search(before):
         return True
-    if _BETWEEN.search(before):
+    if _BETWEEN.search(before) or (_AS_LARGE_AS.search(before) and not only_denied):
         return True
     words = [word.lower().replace("\u2019", "'") for word in _WORD.findall(_QUOTED.sub(" ", before))]
     while words and _is_spacer(words):
@@ -114,6 +141,8 @@ def is_changed_before(before: str) -> bool:
             return True
     if not words:
         return False
+    if only_denied:
+        return words[-1] in _DENIALS or words[-1] in _DOUBTS or bool(_SAYS_NO.search(words[-1]))
     return _changes(words[-1], words[-2] if len(words) > 1 else "")
 
 
@@ -126,8 +155,8 @@ def _is_spacer(words: list[str]) -> bool:
 
 
 def _changes(word: str, previous: str) -> bool:
-    if word == "to":
-        return previous in _BEFORE_TO
+    if word == "to":  # amounts to, reduced to; but prime to, close to
+        return previous in _BEFORE_TO or not (previous == "out" or previous.endswith(("s", "ed")))
     if word == "by":
         return previous in _BEFORE_BY
     if word in {"least", "most", "minimum", "maximum"}:
@@ -142,7 +171,7 @@ def _changes(word: str, previous: str) -> bool:
 def is_changed_after(after: str) -> bool:
     """Whether the words that follow a value in its sentence take it back, compute with it or name another."""
     after = after[:NEAR]
-    if _FOREIGN_DENIED.search(after) or _RANGE.match(after):
+    if _FOREIGN_DENIED.search(after) or _RANGE.match(after) or _PART_OF_WORD.match(after):
         return True
     rest = _CLOSING.sub("", after)
     if rest[:1] in {"?", "\uff1f"}:
@@ -151,12 +180,16 @@ def is_changed_after(after: str) -> bool:
     words = [match[0].lower().replace("\u2019", "'") for match in found[:6]]
     if words and words[0] in {",", "("}:
         words, found = words[1:], found[1:]
-        if words and words[0] != "or":
+        if words and words[0] != "or" and words[0] not in _ALTERNATES:
             return False
     if not words:
         return False
     if words[0] == "or":
         return _is_alternative(rest[found[0].end() :], words[1:])
+    if words[0] in _COMPUTES_WITH:
+        return _VALUE.match(rest[found[0].end() :]) is not None or words[1:2] in _FACTORS
+    if words[0] in _CONDITIONS or words[0] in _ALTERNATES or _COMPUTES_ON.match(rest):
+        return True
     if words[0] in _CHANGES_AFTER or _SAYS_NO.search(words[0]):
         return True
     if words[0] in {"more", "less", "fewer", "short", "greater", "smaller"}:

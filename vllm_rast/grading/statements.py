@@ -25,7 +25,8 @@ _EXPLAINS = re.compile(
 )
 # After a number or a formula any clause that begins with a word of its own.
 _GOES_ON = re.compile(
-    r"\s*(?:[,;]|\s[-\u2013\u2014]+|\s\()\s*(?!and\b|or\b|pi\b|sqrt\b)[A-Za-z\u00c0-\u024f]{3,}(?![A-Za-z]*\()"
+    r"\s*(?:[,;]|\s[-\u2013\u2014]+|\s\()\s*(?!and\b|or\b|pi\b|sqrt\b)(?:[A-Za-z\u00c0-\u024f]{3,}|(?:I|we|it|he"
+    r"|my)\b)(?![A-Za-z]*\()"
     r"|\s\((?!or\b|mod\b)[^()]{0,200}[A-Za-z]{2}"
 )
 _BEGINS_WITH_VALUE = re.compile(r"[\s$*({\\\[]{0,6}[-+\u2212]?[\s$({\\]{0,4}(?:\d|[A-Za-z]\s?=|frac|sqrt|pi)")
@@ -35,7 +36,7 @@ _CONCLUDES = re.compile(
     r"|rather(?! than)|is|was|would)\b"
 )
 _ALTERNATIVES = re.compile(
-    r"(?:^|[\s(])(?:or|else|otherwise)\s+"
+    r"(?:^|[\s(])(?:or|else|otherwise|alternatively)\s+"
     r"(?:equivalently,?\s|simply\s|else\s|maybe\s|perhaps\s|possibly\s|even\s)?\W{0,3}(?:\d|\\(?!text)|[A-Za-z]\b)"
 )
 _LEADING = re.compile(
@@ -72,7 +73,8 @@ _INSTEAD = re.compile(
     re.IGNORECASE,
 )
 _WAIT = re.compile(
-    r"\b(?:wait|actually|correction|corrected|sorry|oops|whoops|scratch that|i mean(?:t)?|let me correct"
+    r"等等|不对|算错|更正|\bperd[oó]n\b|\b(?:wait|edit:|actually|correction|corrected|sorry|oops|whoops|scratch that"
+    r"|i mean(?:t)?|let me correct"
     r"|on second thought"
     r"|hold on|hmm|my mistake|my bad|i made (?:a|an) (?:mistake|error)|apologies|strike that|no,"
     r"|(?:that|this|it|which)(?:'s| is| was) (?:wrong|incorrect|not (?:right|correct))|cannot be right|can't be right)",
@@ -83,7 +85,7 @@ _NOW = re.compile(
     r"|option)? ?(?:is|should be)(?: actually)?"
     r"|(?:it|that|this)(?:'s| is| should be| must be| has to be)(?! (?:wrong|incorrect|not))(?: actually)?|should be"
     r"|should have been|make that"
-    r"|i meant?(?: to say)?|correction:?|rather|instead:?|we get|to get)(?![a-z])\s*:?\s*",
+    r"|i meant?(?: to say)?|correction:?|rather|instead:?|we get|to get|应该是|应为|而是|quise decir)(?![a-z])\s*:?\s*",
     re.IGNORECASE,
 )
 _DIRECTLY = re.compile(
@@ -93,11 +95,14 @@ _DIRECTLY = re.compile(
     re.IGNORECASE,
 )
 _TAKEN_BACK = re.compile(
-    r"[\s.,;:!$*)\]}\\]{0,12}(?:(?:but|no|wait|hmm|oops|actually)\b[\s,.!]{0,4}){0,3}(?:that|this|it|which|the above"
+    r"[\s.,;:!$*)\]}\\]{0,12}(?:(?:but|no|wait|hmm|oops|actually|on second thoughts?)\b[\s,.!]{0,4}){0,3}(?:that|this"
+    r"|it|which|the above"
     r"|i think that)"
-    r"(?:(?: can'?t| can\u2019t| cannot| couldn't) be (?:right|correct|true|it|the answer)|(?:'s|\u2019s| is| was"
-    r"| looks| seems)\s(?:clearly |obviously |definitely |actually |also )?"
-    r"(?:wrong|incorrect|false|not (?:right|correct|the answer|it|possible|valid)|a mistake|impossible|mistaken))",
+    r"(?: has been (?:refuted|ruled out|rejected|disproved)|(?: can'?t| can\u2019t| cannot| couldn't) be (?:right"
+    r"|correct|true|it|the answer)"
+    r"|(?:'s|\u2019s| is| was| looks| seems)\s(?:clearly |obviously |definitely |actually |also )?"
+    r"(?:wrong|incorrect|false|not (?:right|correct|the answer|it|possible|valid)|a mistake|impossible|mistaken))"
+    r"|[\s.,;:!$*)\]}\\]{0,12}(?:just kidding|i retract|i take (?:that|this|it) back)",
     re.IGNORECASE,
 )
 _IS = re.compile(
@@ -109,12 +114,24 @@ _IN_SIGNS = [
     for words, sign in (("negative|minus", "-"), ("twice|double", "2*"), ("half(?: of)?", "0.5*"))
 ]
 
-_YES_OR_NO = re.compile(r"(yes|no|true|false)(?=\s?(?:[,.;:!\u2013\u2014]|$))", re.IGNORECASE)
+_NONE_BUT = re.compile(r"^\W{0,3}(?:none other than|no other than|nothing but)\s", re.IGNORECASE)
+_YES_OR_NO = re.compile(
+    r"(yes|no|true|false)(?!\s?,?\s?(?:if|when|unless|and|or)\b)(?=\s?(?:[,.;:!\u2013\u2014]|$))", re.IGNORECASE
+)
 _ARTICLE = re.compile(r"^(?:a|an|the)\s(?=[A-Z]?[a-z]{2})")
 _UNDECIDED = re.compile(
     r"\b(?:(?:don't|do not|can't|cannot|can not|couldn't|could not|unable to|not able to|hard to)"
-    r" (?:know|decide|tell|say|determine|choose|find|figure|solve|answer)|not sure|no idea|lucky number)\b",
+    r" (?:know|decide|tell|say|determine|choose|find|figure|solve|answer)|not sure|no idea|lucky number|depends on"
+    r"|more information|cannot see|can't see|ran out of|will now|please provide)\b",
     re.IGNORECASE,
+)
+_NOT_BUT = re.compile(
+    r"(?:\bnot\b|n['\u2019]t\b|不是)[^.\n]{0,200}?(?:\bbut(?: rather)?\s|而是)(?!not\b)", re.IGNORECASE
+)
+_IF_WRONG = re.compile(r"\W*(?:if|unless)\b.{0,60}\b(?:wrong|not|isn't|incorrect)\b", re.IGNORECASE)
+_WHICH_IS = re.compile(
+    r"^[^$]{0,200}(?:,\s(?:which|that)\s(?:is|equals|makes|gives|comes to)|\b(?:squared"
+    r"|cubed),?\sor)\s(?=[$\\(]{0,3}-?[\d.,/]{1,20}[$\\)]{0,3}[\s.*]*$)"
 )
 _BREAKS_OFF = re.compile(
     r"\b(?:the|an|and|or|so|then|that|which|we|he|she|they|must|will|can|need|should|to|of|is|are|with|by|for|in|on"
@@ -157,6 +174,11 @@ def is_unfinished(sentence: str) -> bool:
     return _BREAKS_OFF.search(sentence) is not None
 
 
+def if_wrong(before: str) -> bool:
+    """Whether a sentence says what is so only if something else is wrong."""
+    return _IF_WRONG.match(before) is not None
+
+
 def is_undecided(sentence: str) -> bool:
     """Whether a sentence says that the answer was not found."""
     return _UNDECIDED.search(sentence) is not None
@@ -167,6 +189,11 @@ def alternatives(statement: str) -> tuple[str, ...]:
     return tuple(
         re.split(r",?\s+or\s+(?:equivalently,?\s|simply\s)?", without_clause(_after_words(statement)).strip(" .*_"))
     )
+
+
+def begins_with_value(statement: str) -> bool:
+    """Whether a statement begins with a number or a formula."""
+    return _BEGINS_WITH_VALUE.match(statement) is not None
 
 
 def is_question(statement: str) -> bool:
@@ -198,6 +225,12 @@ def corrected(statement: str, after: str) -> str | None:
         return None if found is None else without_clause(found)
     within = _corrects_itself(statement)
     return said_after(after) or within
+
+
+def not_but(statement: str) -> str | None:
+    """What follows "not ... but": "It's not 5 but 7". Else None."""
+    found = _NOT_BUT.search(statement)
+    return without_clause(statement[found.end() :]) if found else None
 
 
 def _corrects_itself(statement: str) -> str | None:
@@ -249,6 +282,7 @@ def without_clause(statement: str, is_answer: bool = False) -> str:
 
 def in_signs(statement: str) -> str:
     """A statement with the arithmetic in its first words in signs: minus 5, twice 8, half of 30."""
+    statement = _WHICH_IS.sub("", _NONE_BUT.sub("", statement))
     for words, sign in _IN_SIGNS:
         statement = words.sub(sign, statement)
     return statement

@@ -150,6 +150,10 @@ _STATEMENTS = frozenset(
         "multiplied",
         "over",
         "root",
+        "unknown",
+        "smallest",
+        "largest",
+        "divide",
     ]
 )
 
@@ -166,7 +170,7 @@ def is_statement(words: str) -> bool:
     found = re.findall(r"[a-z]+", words.lower())
     if len(found) > 1 and known(words) is not None:  # metres squared
         return False
-    return any(word in _STATEMENTS for word in found)
+    return any(word in _STATEMENTS or _singular(word) in _STATEMENTS for word in found)
 
 
 def is_angle(words: str) -> bool:

@@ -90,6 +90,9 @@ def _letters(node: Node) -> str | None:
 def spoken_number(words: str) -> Fraction | None:
     """The value of a number in words: twenty five, one hundred and six, two thirds; None for other words."""
     parts = [word for word in words.split() if word != "and"]
+    if parts[:1] in (["minus"], ["negative"]):
+        positive = spoken_number(" ".join(parts[1:]))
+        return None if positive is None else -positive
     if len(parts) > MAX_WORDS:
         return None
     if len(parts) > 1 and parts[-1].removesuffix("s") in _DENOMINATORS:
