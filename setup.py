@@ -19,8 +19,6 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
 
 KINDS = [kind for kind in os.environ.get("VLLM_RAST_PACKAGE_KERNELS", "").split(",") if kind]
-
-
 OLDEST = (2, 28)  # of glibc. CUDA's static runtime asks for that of the system it is linked on: releases use this one
 
 
@@ -56,7 +54,7 @@ class AnyPython(bdist_wheel):
         platform = super().get_tag()[2]
         libraries = list((Path(self.bdist_dir) / "vllm_rast" / "lib").glob("*.so")) if self.bdist_dir else []
         if libraries and platform == "linux_x86_64":
-            newest = max(map(newest_glibc, libraries), default=OLDEST)
+            newest = max(map(newest_glibc, libraries))
             platform = f"manylinux_{newest[0]}_{newest[1]}_x86_64"
         return "py3", "none", platform
 

@@ -62,7 +62,10 @@ def python_files(which: str | None, package: str, folder: Path) -> Path:
 
 def renew(sources: Sources) -> None:
     contract = read_contract()
-    contract["functions"] = {name: sources.parameters(name) or [] for name in contract["functions"]}
+    for name in contract["functions"]:
+        parameters = sources.parameters(name)
+        if parameters is not None:  # what is gone keeps its old parameters, and is reported
+            contract["functions"][name] = parameters
     FILE.write_text(json.dumps(contract, indent=1) + "\n")
 
 

@@ -37,7 +37,7 @@ def _imports(tree: ast.AST) -> Iterator[str]:
         first = [name for part in node.body for name in _plain_imports(part)]
         other = [name for handler in node.handlers for part in handler.body for name in _plain_imports(part)]
         if first and other:
-            yield from ("|".join(pair) for pair in zip(first, other, strict=False))
+            yield from ("|".join(pair) for pair in zip(first, other, strict=True))
             inside |= {part for some in (node.body, *(h.body for h in node.handlers)) for part in some}
     yield from _plain_imports(tree, inside)
 

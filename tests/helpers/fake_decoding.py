@@ -1,6 +1,6 @@
 """`vllm-rast` with a backend that needs no model: texts follow from the seed, the row and the prompt.
 
-    python tests/fake_decoding.py generate --run FOLDER ...
+    python tests/helpers/fake_decoding.py generate --run FOLDER ...
 
 FAKE_DELAY_S is slept before each sample, FAKE_MAX_BYTES limits the size of any file (as a full disk does).
 """

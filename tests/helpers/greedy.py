@@ -11,7 +11,8 @@ from vllm import SamplingParams
 from vllm_rast.reference import ReferenceLLM
 
 MAX_TOKENS = 24
-# Weights that change while drafts are accepted, and where a preempted request goes on. More in test_schedule.py.
+# Weights that change while drafts are accepted, and where a preempted request goes on.
+# More in tests/engine/test_schedule_decoding.py.
 SCHEDULES: list[Any] = [
     {"alpha": 8, "warmup": 5},
     {"alpha": 8, "until": 14},

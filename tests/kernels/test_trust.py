@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,7 @@ from vllm_rast.kernels import build
 from vllm_rast.kernels.trust import UntrustedError, make_folder, open_file, open_folder
 
 NOBODY = 65534
+needs_cc = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler named cc; install gcc")
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another user")
 SHOW = "from vllm_rast.kernels.select import choose; c = choose('cpu'); print(c.library); print(c.implementation)"
 
@@ -79,6 +81,7 @@ def test_a_link_in_place_of_the_lock_empties_nothing(tmp_path: Path) -> None:
 
 @needs_library
 @needs_root
+@needs_cc
 def test_what_another_user_planted_is_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A whole library, with its hash, in the very place, in a folder that everybody can write."""
     cache = tmp_path / "scratch"
@@ -104,7 +107,6 @@ def test_what_another_user_planted_is_not_loaded(tmp_path: Path, monkeypatch: py
 @needs_library
 @needs_root
 def test_a_cache_in_a_folder_of_everybody_is_not_used() -> None:
-
     with tempfile.TemporaryDirectory(dir="/tmp") as name:
         shared = Path(name)
         shared.chmod(0o777)
@@ -133,6 +135,7 @@ def test_a_pipe_in_place_of_a_library_is_not_waited_for(tmp_path: Path) -> None:
     os.close(fd)
 
 
+@needs_cc
 def test_two_libraries_of_one_process_are_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The loader knows a library by its name: a descriptor's number that is used again would give the first."""
     from vllm_rast.kernels import select

@@ -65,7 +65,7 @@ def engine_parser(models: RastConfig | None, ours: Iterable[str]) -> argparse.Ar
     set_environment(models)
     from vllm_rast.engine.options import add_engine_options, one_line_parser
 
-    parser = add_engine_options(one_line_parser(lambda option, known: unknown_option(option, [*ours, *known])))
+    parser = add_engine_options(one_line_parser(unknown_to(ours)))
     for action in parser._actions:
         if action.dest != "help":
             action.default = argparse.SUPPRESS
@@ -76,4 +76,9 @@ def serve_parser(ours: Iterable[str]) -> argparse.ArgumentParser:
     """A parser of all that `vllm serve` takes."""
     from vllm_rast.engine.options import add_serve_options, one_line_parser
 
-    return add_serve_options(one_line_parser(lambda option, known: unknown_option(option, [*ours, *known])))
+    return add_serve_options(one_line_parser(unknown_to(ours)))
+
+
+def unknown_to(ours: Iterable[str]) -> Callable[[str, Iterable[str]], str]:
+    """What is said about an option that neither vLLM nor the caller has, given vLLM's own."""
+    return lambda option, known: unknown_option(option, [*ours, *known])

@@ -1,24 +1,25 @@
-"""Everything that touches vLLM's internals, written against vLLM 0.32.
+"""Everything that touches vLLM's internals, written against vLLM 0.32 and 0.33.
 
-What is used, and where:
+What is used, and where (`tests/engine/test_vllm_contract.py` checks every name):
 
 - `loader`: `register_model_loader("rast")` (public). It loads the base with the loader that the user wanted, then
   every small model beside it under a prefix of its own, so that vLLM's KV cache manager sees the attention layers of
   all models in one block table.
 - `ensemble`: the model that vLLM sees. `embed_input_ids`, `forward`, `compute_logits`, `get_model_state_cls` are the
   model interface of vLLM; `LogitsProcessor.head_dtype` and `ParallelLMHead` give float32 heads.
-- `runner`: overrides `GPUModelRunner._prepare_inputs` of the V1 runner (the CPU's, and CUDA's with
+- `v1_runner`: overrides `GPUModelRunner._prepare_inputs` of the V1 runner (the CPU's, and CUDA's with
   VLLM_USE_V2_MODEL_RUNNER=0) to write each scheduled token's weights. Reads `input_batch.req_ids`, `requests` and
   their `num_prompt_tokens`, `req_indices`, `positions`; `_update_streaming_request` says that a session goes on.
   On a CPU also `_sample` and `_bookkeeping_sync`, to keep seeded requests alive under chunked prefill.
-- `state`: a `ModelState` of the V2 runner (CUDA's default) that does the same through `add_request`, `prepare_inputs`.
-  Reads `NewRequestData.prompt_len` and the batch's `positions`.
+- `v2_state`: a `ModelState` of the V2 runner (CUDA's default) that does the same through `add_request`,
+  `prepare_inputs`. Reads `NewRequestData.prompt_len` and the batch's `positions`.
 - `token_rows`: what both do with them; touches torch alone.
 - `worker`: `worker_cls`; the GPU worker's `_make_model_runner` and the CPU worker's `CPUModelRunner` name; after
-  `compile_or_warm_up_model` the sums of `trace` begin, which `collective_rpc("rast_trace")` reads.
-- `trace`: gathers the traces of slices with `tensor_model_parallel_all_gather`.
+  `compile_or_warm_up_model` the sums of `divergence` begin, which `collective_rpc("rast_trace")` reads.
+- `divergence`: gathers what each rank has of it with `tensor_model_parallel_all_gather`.
 - `patches`: two functions of vLLM are wrapped, because no public hook exists: `EngineArgs.create_engine_config`
   (checks before anything loads) and `InputProcessor.process_inputs` (checks of a request in the front end).
-- `checks`, `plan`: read `ModelConfig` and `VllmConfig`.
+- `serialization`: `MsgpackEncoder`, which writes every request for the engine's process.
+- `checks`, `members`, `memory`: read `ModelConfig` and `VllmConfig`.
 - `plugin`: `register()`, the `vllm.general_plugins` entry point, which vLLM runs in every process.
 """

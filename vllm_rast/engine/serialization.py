@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from vllm import envs
@@ -17,7 +18,7 @@ def unwritable_field(request: Any) -> str | None:
     vLLM notices only when it sends the request to the engine's process, keeps it in its books, and waits for ever. An
     engine in this process takes any object.
     """
-    encoder = MsgpackEncoder()
+    encoder = _this_threads_encoder()
     refused = (Exception,) if envs.VLLM_ENABLE_V1_MULTIPROCESSING else UNWRITABLE
     try:
         encoder.encode(request)
@@ -26,6 +27,16 @@ def unwritable_field(request: Any) -> str | None:
         reason = "a number beyond 64 bits or text that is not Unicode" if isinstance(error, UNWRITABLE) else "of a kind"
         return f"{field}: {reason} that cannot be sent to the engine ({' '.join(str(error).split())})"
     return None
+
+
+_kept = threading.local()
+
+
+def _this_threads_encoder() -> MsgpackEncoder:
+    """Making one costs more than all that it writes; it keeps buffers while it writes, so threads cannot share it."""
+    if not hasattr(_kept, "encoder"):
+        _kept.encoder = MsgpackEncoder()
+    return _kept.encoder
 
 
 def _unwritable(encoder: MsgpackEncoder, request: Any, refused: tuple[type[Exception], ...]) -> Any:

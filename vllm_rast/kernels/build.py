@@ -232,7 +232,7 @@ def compile_library(kind: str, target: Path, portable: bool = False) -> None:
         finished = folder / "finished.so"
         finished.write_bytes(content + hashlib.sha256(content).digest())
         finished.chmod(0o644 if portable else 0o600)  # whatever the umask says, nobody else may write it
-        os.replace(folder / "finished.so", target)
+        os.replace(finished, target)
 
 
 def mark_used(folder: Path) -> None:

@@ -1,13 +1,13 @@
 """`vllm-rast serve`: vLLM's own OpenAI server on a mix of models.
 
-What is used of vLLM 0.32, and where:
+What is used of vLLM 0.32 and 0.33, and where:
 
 - `server`: `entrypoints.launchers.api_server.entry.run_server`, vLLM's whole server with its command-line arguments;
   the name `serve_http` in that module is replaced while it runs, because the finished app passes by there.
 - `aliases`: `OpenAIServingModels.base_model_paths` (the names that are served) and `model_name` (the name in answers).
-- `requests`, `streams`, `drain`: pure ASGI middleware behind vLLM's own, so that streams are never buffered.
+- `limits`, `requests`, `stream_errors`, `drain`: pure ASGI middleware behind vLLM's own, so that streams are never
+  buffered.
 - `drain`: `AsyncLLM.shutdown`, `errored`. `health`, `requests`: `AsyncLLM.generate`.
-- `sendable`: `InputProcessor.process_inputs`, which every request passes, and `MsgpackEncoder`.
-- `refusals`: `create_error_response`, the shape of vLLM's error answers, and its handlers of exceptions.
+- `error_responses`: `create_error_response`, the shape of vLLM's error answers, and its handlers of exceptions.
 - `metrics`: `AsyncLLM.output_processor` and `collective_rpc`. `ui` only adds routes.
 """

@@ -214,7 +214,7 @@ def check_schema(field: str, schema: Any, size: _Size) -> None:
                 raise GrammarError(field, f"{key} is more than {MAX_REPEATS:,}; leave it out or make it smaller")
         if isinstance(node.get("pattern"), str):
             check_repeats(field, node["pattern"])
-        inside = times * int(max(1, *bounds.values(), 1))
+        inside = times * int(max([1, *bounds.values()]))
         waiting += [(one, depth + 1, inside) for one in node.values()]
     check_references(field, schema)
 

@@ -92,7 +92,7 @@ def oddities() -> dict[tuple[str, str], str]:
             if row.pair == ALONE and not on_grid(score, questions):
                 found[row.name, benchmark] = (
                     f"{score} is not a whole number of {questions} questions, unlike the other cells of"
-                    f" this single run: "
+                    " this single run: "
                     "a misprint, or not from that run"
                 )
             elif rate is not None and rate > 100:

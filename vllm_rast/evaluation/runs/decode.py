@@ -64,12 +64,16 @@ def seed_of(run_seed: int, key: Key) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[: SEED_BITS // 8], "big")
 
 
-def missing_jobs(plan: Plan, done: set[Key], tokenizer: Any = None, rows_apart: bool = False) -> Iterator[Job]:
-    """The samples of a plan that are not done, problem by problem, or row by row and then problem by problem."""
+def missing_samples(plan: Plan, folder: RunFolder, done: set[Key]) -> set[Key]:
+    return {key for key in plan.samples() if key not in done and not folder.is_skipped(key.benchmark, key.problem)}
+
+
+def jobs_of(plan: Plan, missing: set[Key], tokenizer: Any = None, rows_apart: bool = False) -> Iterator[Job]:
+    """The missing samples of a plan, problem by problem, or row by row and then problem by problem."""
     groups = [[row] for row in plan.rows] if rows_apart else [plan.rows]
     for task, rows in product(plan.tasks, groups):
         for problem in task.problems():
-            keys = [key for key in plan.keys_of(problem, rows) if key not in done]
+            keys = [key for key in plan.keys_of(problem, rows) if key in missing]
             if not keys:
                 continue
             prompt, stop = plan.prompt_of(task, problem, tokenizer)
@@ -91,20 +95,15 @@ def decode(plan: Plan, folder: RunFolder, open_backend: Callable[[Plan], Backend
     Raises RunError if a sample cannot be written; all samples finished before are in the folder.
     """
     done = folder.done()
-    wanted = [key for key in plan.samples() if not folder.is_skipped(key)]
-    missing = sum(key not in done for key in wanted)
-    if not missing:
-        return 0
-    left_out = too_long(plan, done)
-    if left_out:
+    missing = missing_samples(plan, folder, done)
+    if missing and (left_out := too_long(plan, done)):
         folder.skip(left_out)
-        wanted = [key for key in wanted if not folder.is_skipped(key)]
-        missing = sum(key not in done for key in wanted)
+        missing = missing_samples(plan, folder, done)
         number = sum(map(len, left_out.values()))
         print(f"vllm-rast: {number} problems left out, whose prompts are too long", file=sys.stderr, flush=True)
-        if not missing:
-            return 0
-    print(f"vllm-rast: {missing:,} samples to make; loading the models", file=sys.stderr, flush=True)
+    if not missing:
+        return 0
+    print(f"vllm-rast: {len(missing):,} samples to make; loading the models", file=sys.stderr, flush=True)
     backend = open_backend(plan)
     folder.add_sitting(
         {
@@ -114,16 +113,15 @@ def decode(plan: Plan, folder: RunFolder, open_backend: Callable[[Plan], Backend
         }
     )
     config_hash = folder.config["config_hash"]
-    settings = {name: folder.settings(*name) for name in {(key.benchmark, key.row) for key in wanted}}
-    jobs = (
-        one for one in missing_jobs(plan, done, backend.tokenizer, backend.rows_apart) if not folder.is_skipped(one.key)
-    )
-    with closing(Meter(len(wanted), len(wanted) - missing)) as meter:
+    settings = {name: folder.settings(*name) for name in {(key.benchmark, key.row) for key in missing}}
+    jobs = jobs_of(plan, missing, backend.tokenizer, backend.rows_apart)
+    already = sum(key in done for key in plan.samples())
+    with closing(Meter(already + len(missing), already)) as meter:
         for one, completion in backend.stream(jobs):
             bound = {"config_hash": config_hash, "settings": settings[one.key.benchmark, one.key.row]}
             folder.append(Sample(**one.key._asdict(), seed=one.seed, **bound, **asdict(completion)))
             meter.update(completion.tokens)
-    return missing
+    return len(missing)
 
 
 class Meter:

@@ -17,7 +17,6 @@ three kinds of change are distinguished:
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -29,14 +28,13 @@ from typing import Any, NamedTuple
 from vllm_rast.errors import UserError
 from vllm_rast.evaluation.runs.jsonl import LineFile, RunError, read_lines, write_atomically
 from vllm_rast.evaluation.tasks.benchmark import Problem
+from vllm_rast.evaluation.tasks.text import short_hash
 
 __all__ = ["Key", "RunError", "RunFolder", "Sample", "config_hash"]
 
 CONFIG = "config.json"
 PROBLEMS = "problems.jsonl"
 SAMPLES = "samples.jsonl"
-GRADES = "grades.jsonl"
-HASH_DIGITS = 16  # hexadecimal digits kept of a SHA-256
 UNFINISHED = re.compile(rf"\.(?:{re.escape(CONFIG)}|{re.escape(PROBLEMS)})\.\d+")  # of write_atomically
 
 SHARED = ("backend", "seed", "template", "template_hash", "engine")
@@ -192,8 +190,13 @@ class RunFolder:
             skipped.setdefault(benchmark, {}).update(some)
         write_atomically(self.path / CONFIG, to_json(self.config))
 
-    def is_skipped(self, key: Key) -> bool:
-        return key.problem in self.config.get("skipped", {}).get(key.benchmark, {})
+    @property
+    def skipped(self) -> dict[str, dict[str, int]]:
+        """{benchmark: {problem: tokens of its prompt}} of the problems that are left out."""
+        return self.config.get("skipped", {})
+
+    def is_skipped(self, benchmark: str, problem: str) -> bool:
+        return problem in self.skipped.get(benchmark, {})
 
     def done(self) -> set[Key]:
         """The keys of all finished samples."""
@@ -237,8 +240,7 @@ def config_hash(config: dict[str, Any]) -> str:
     """Hash of the settings that all samples of a run share; speed options do not enter."""
     shared = {name: config.get(name) for name in SHARED}
     shared["engine"] = without_speed(config.get("engine"))
-    text = json.dumps(shared, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS]
+    return hash_of(shared)
 
 
 def settings_hash(config: dict[str, Any], benchmark: str, row: str) -> str:
@@ -252,8 +254,11 @@ def settings_hash(config: dict[str, Any], benchmark: str, row: str) -> str:
         "temperature": temperature,
         **{name: asked.get(name) for name in ("top_p", "max_tokens", "data_hash", "template_hash")},
     }
-    text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS]
+    return hash_of(parts)
+
+
+def hash_of(settings: dict[str, Any]) -> str:
+    return short_hash(json.dumps(settings, sort_keys=True, separators=(",", ":")))
 
 
 def remove_unfinished(folder: Path) -> None:

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import vllm_rast
-from vllm_rast.evaluation.runs.folder import HASH_DIGITS, Key
+from vllm_rast.evaluation.runs.folder import Key
 from vllm_rast.evaluation.tasks.benchmark import Benchmark, Problem
 from vllm_rast.evaluation.tasks.inputs import InputFile
 from vllm_rast.evaluation.tasks.prompts import PAPER as PAPER_TEMPLATE
 from vllm_rast.evaluation.tasks.prompts import Template
 from vllm_rast.evaluation.tasks.rows import Row
 from vllm_rast.evaluation.tasks.sampling import Sampling
+from vllm_rast.evaluation.tasks.text import HASH_DIGITS
 from vllm_rast.mix.config import RastConfig, model_names
 from vllm_rast.mix.model_names import resolve_model
 

@@ -30,7 +30,7 @@ class Evaluation:
         """How many problems of each benchmark were left out because their prompts were too long."""
         found: Counter[str] = Counter()
         for run in self.runs:
-            for benchmark, problems in run.config.get("skipped", {}).items():
+            for benchmark, problems in run.skipped.items():
                 found[benchmark] = max(found[benchmark], len(problems))
         return dict(found)
 
@@ -92,8 +92,7 @@ def expected_of(
     found = {}
     for run, name in zip(runs, names, strict=True):
         n = run.config["sampling"]["n"]
-        skipped = run.config.get("skipped", {})
-        asked = (p for p in run.problems() if p.gold and p.id not in skipped.get(p.benchmark, {}))
+        asked = (p for p in run.problems() if p.gold and not run.is_skipped(p.benchmark, p.id))
         questions = Counter(problem.benchmark for problem in asked)
         for row in run.config["rows"]:
             shown = f"{name}:{row}" if f"{name}:{row}" in called else row

@@ -69,8 +69,3 @@ MAJ_AT_K = Metric(
     variances=lambda row, k: leave_one_vote_out(row.tallies, k),
 )
 METRICS: list[Metric] = [PASS_AT_K, PASS_HAT_K, MAJ_AT_K]
-
-
-def metric_of(key: str) -> Metric:
-    """The metric of that name. Raises KeyError."""
-    return {metric.key: metric for metric in METRICS}[key]

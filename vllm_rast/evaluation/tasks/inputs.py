@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -51,21 +50,18 @@ class InputFile:
 
     @cached_property
     def _rows(self) -> list[tuple[Problem, bool]]:
-        rows = [self._parse(number, line) for number, line in self._lines()]
+        numbered = [(number, *self._parse(number, line)) for number, line in lines_of(self.path, "--input")]
         seen: dict[str, int] = {}
-        for (problem, _), (number, _) in zip(rows, self._lines(), strict=True):
+        for number, problem, _ in numbered:
             if problem.id in seen:
                 raise UserError(
                     f"--input {self.path}: lines {seen[problem.id]} and {number} have the id {problem.id!r} (a line "
                     "without one is called by its number, from 0); ids must differ"
                 )
             seen[problem.id] = number
-        if not rows:
+        if not numbered:
             raise UserError(f"--input {self.path} has no lines; give it at least one problem")
-        return rows
-
-    def _lines(self) -> Iterator[tuple[int, str]]:
-        yield from lines_of(self.path, "--input")
+        return [(problem, verbatim) for _, problem, verbatim in numbered]
 
     def _parse(self, number: int, line: str) -> tuple[Problem, bool]:
         where = f"--input {self.path}, line {number}"

@@ -7,7 +7,6 @@ generation stops at these.
 from __future__ import annotations
 
 import difflib
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from vllm_rast.errors import UserError
-from vllm_rast.evaluation.tasks.text import read_text
+from vllm_rast.evaluation.tasks.text import read_text, short_hash
 
-HASH_DIGITS = 16  # hexadecimal digits kept of a SHA-256
 PLACE = "{question}"
 BOXED = "Please reason step by step, and put your final answer within \\boxed{}."
 
@@ -43,8 +41,7 @@ class Template:
     @property
     def hash(self) -> str:
         """Changes when what the template makes of a question changes, or where it stops."""
-        text = json.dumps([self.text, self.stop, self.instruction])
-        return hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS]
+        return short_hash(json.dumps([self.text, self.stop, self.instruction]))
 
     def render(self, question: str, tokenizer: Any = None) -> str:
         """The prompt for a question. Raises UserError if a chat template is needed and the tokenizer has none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import yaml
 from vllm_rast.errors import UserError
 
 BOM = "\ufeff"
+HASH_DIGITS = 16  # hexadecimal digits kept of a SHA-256
 
 
 def read_text(path: Path, option: str) -> str:
@@ -43,6 +45,10 @@ def lines_of(path: Path, option: str) -> Iterator[tuple[int, str]]:
                     yield number, text
     except OSError as error:
         raise UserError(f"{option} {path}: {error.strerror}") from error
+
+
+def short_hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS]
 
 
 def parse_json(text: str, where: str, whole: bool = True) -> Any:
