@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vllm_rast import ModelPair, RastConfig, UserError, combine_logits
-from vllm_rast.mix.alpha import MAX_ALPHA, single_models, weight_row
+from vllm_rast.evaluation.tasks.rows import formula
+from vllm_rast.mix.alpha import MAX_ALPHA, parse_alpha, single_models, weight_row
 from vllm_rast.reference import mix, weighted
 
 TWO_PAIRS = RastConfig.build("o/base", "o/rl", "o/small", pairs=[ModelPair("o/rl2", "o/small", 0.25)])
@@ -39,6 +41,24 @@ def test_the_base_may_stand_in_a_pair() -> None:
     amplified = RastConfig.build("o/base", "o/rl", "o/base", alpha=0.5)
     assert weight_row(amplified, None) == (0.5, 0.5)
     assert single_models(amplified) == {"base": 0, "positive": 1, "positive:1": 1, "negative": 0, "negative:1": 0}
+
+
+class HalfPair(ModelPair):
+    """A form of a pair: the negative counts half."""
+
+    def weights(self, alpha: float) -> tuple[float, float]:
+        return alpha, -alpha / 2
+
+    def formula(self, alpha: str) -> str:
+        return f"{alpha} * ({self.positive} - {self.negative} / 2)"
+
+
+def test_a_new_form_of_a_pair_is_weighed_and_shown() -> None:
+    config = RastConfig("o/base", (HalfPair("o/rl", "o/small", 0.5), ModelPair("o/rl", None, 2)))
+    assert weight_row(config, None) == (1, 2.5, -0.25)
+    assert weight_row(config, [4, 0]) == (1, 4, -2)
+    assert parse_alpha(config, {"ramp": [[0, 0], [2, [4, 0]]]}).rows_at(np.array([1])).tolist() == [[1, 2, -1]]
+    assert formula(config, (4.0, 1.0)) == "o/base + 4.0 * (o/rl - o/small / 2) + 1.0 * (o/rl)"
 
 
 @pytest.mark.parametrize("alpha", [True, math.nan, math.inf, 2 * MAX_ALPHA, "0.5", "rl", [1], [1, "x"], {}, b"base"])

@@ -13,14 +13,26 @@ from hypothesis import strategies as st
 
 from vllm_rast import ModelPair, RastConfig, UserError
 from vllm_rast.engine.token_rows import stack_points, write_token_rows
-from vllm_rast.mix.alpha import MAX_ALPHA, MAX_POINTS, MAX_POSITION, MAX_TEXT, kind_of, parse_alpha, weight_row
+from vllm_rast.evaluation.tasks.rows import parse_rows
+from vllm_rast.mix.alpha import (
+    FORMS,
+    MAX_ALPHA,
+    MAX_POINTS,
+    MAX_POSITION,
+    MAX_TEXT,
+    kind_of,
+    parse_alpha,
+    read_points,
+    weight_row,
+)
+from vllm_rast.mix.schedule import Schedule
 
 ONE_PAIR = RastConfig.build("o/base", "o/rl", "o/small", alpha=0.75)
 TWO_PAIRS = RastConfig.build("o/base", "o/rl", "o/small", pairs=[ModelPair("o/rl2", "o/small", 0.25)])
 HUGE = 10**5000  # Python writes no such integer as text
 
 # Every form, with its alpha at the first generated positions for the one pair of ONE_PAIR.
-FORMS: list[tuple[Any, list[float]]] = [
+EXAMPLES: list[tuple[Any, list[float]]] = [
     ({"alpha": 1, "warmup": 3}, [0, 0, 0, 1, 1, 1]),
     ({"alpha": 1, "warmup": 0}, [1, 1, 1, 1, 1, 1]),
     ({"alpha": [0.5], "until": 2}, [0.5, 0.5, 0, 0, 0, 0]),
@@ -40,13 +52,38 @@ FORMS: list[tuple[Any, list[float]]] = [
 ]
 
 
-@pytest.mark.parametrize(("alpha", "wanted"), FORMS)
+@pytest.mark.parametrize(("alpha", "wanted"), EXAMPLES)
 def test_forms(alpha: Any, wanted: list[float]) -> None:
     rows = parse_alpha(ONE_PAIR, alpha).rows_at(np.arange(6))
     assert rows.dtype == np.float32
     assert rows.tolist() == [[1, value, -value] for value in wanted]
     far = parse_alpha(ONE_PAIR, alpha).rows_at(np.array([MAX_POSITION]))
     assert far.tolist() == [[1, wanted[-1], -wanted[-1]]]
+
+
+@pytest.fixture
+def new_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One entry of FORMS: {"pulse": [position, alpha]} is that alpha for one token."""
+
+    def read_pulse(config: RastConfig, value: Any, option: str) -> Schedule:
+        position, alpha = value
+        return read_points(config, [[position, alpha], [position + 1, 0]], option)
+
+    monkeypatch.setitem(FORMS, "pulse", read_pulse)
+
+
+def test_a_new_form_is_understood_everywhere(new_form: None) -> None:
+    for alpha in ({"pulse": [2, 0.5]}, '{"pulse": [2, 0.5]}'):
+        assert parse_alpha(ONE_PAIR, alpha).rows_at(np.arange(4))[:, 1].tolist() == [0, 0, 0.5, 0]
+        assert kind_of(ONE_PAIR, alpha) == "schedule"
+    (row,) = parse_rows(['x={"pulse": [2, 0.5]}'], ONE_PAIR)
+    assert row.entry(ONE_PAIR)["formula"] == 'o/base + alpha(t) * (o/rl - o/small) with alpha(t) = {"pulse": [2, 0.5]}'
+    with pytest.raises(UserError, match="pulse stands alone"):
+        parse_alpha(ONE_PAIR, {"pulse": [2, 0.5], "until": 3})
+    with pytest.raises(UserError, match="warmup or until, or steps, or ramp, or pulse$"):
+        parse_alpha(ONE_PAIR, {"pulze": [2, 0.5]})
+    with pytest.raises(UserError, match="needs warmup, until, steps, ramp or pulse;"):
+        parse_alpha(ONE_PAIR, {})
 
 
 def test_one_alpha_for_each_pair() -> None:

@@ -15,10 +15,7 @@ def describe(plan: Plan, run: str | None) -> str:
     there = samples_there(plan, run)
     lines = [f"run        {run or '(none named)'}: {sum(there.values()):,} samples there"]
     lines += [f"models     base {plan.models.base}"]
-    lines += [
-        f"pair {number:<6} {pair.alpha:g} * ({pair.positive or '0'} - {pair.negative or '0'})"
-        for number, pair in enumerate(plan.models.pairs, 1)
-    ]
+    lines += [f"pair {number:<6} {pair.formula(f'{pair.alpha:g}')}" for number, pair in enumerate(plan.models.pairs, 1)]
     engine = ", ".join(f"{name}={value}" for name, value in plan.config_engine().items())
     lines += [f"backend    {plan.backend}{f': {engine}' if engine else ''}"]
     lines += [f"prompts    template {plan.template.name}, seed {plan.seed}, n {plan.n}"]

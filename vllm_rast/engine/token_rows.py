@@ -1,6 +1,6 @@
 """From the requests' schedules to one row of weights for every token of a step, on the device, for both runners.
 
-A table holds the lines of `Schedule.points` of several requests, [num_requests, width, 2 + 2 * num_models] in float32;
+A table holds the lines of `Schedule.points` of several requests, [num_requests, width, num_columns] in float32;
 shorter schedules are filled up with points that begin at infinity. Lines are counted from the prompt's first token, so
 a request's place in the table and a token's position are all that a row follows from, whatever ran before: chunks of
 a prompt, a resumed request's own answer, drafts, cached blocks.
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from vllm_rast.mix.schedule import weights_after
+from vllm_rast.mix.schedule import LENGTH, START, weights_after, weights_of
 
 
 def stack_points(points: Sequence[np.ndarray], width: int = 1) -> np.ndarray:
@@ -22,8 +22,8 @@ def stack_points(points: Sequence[np.ndarray], width: int = 1) -> np.ndarray:
     if width == 1:
         return np.concatenate(points)[:, None]
     table = np.zeros((len(points), width, points[0].shape[1]), dtype=np.float32)
-    table[:, :, 0] = np.inf
-    table[:, :, 1] = 1  # a length: nobody divides by 0
+    table[:, :, START] = np.inf
+    table[:, :, LENGTH] = 1  # a length: nobody divides by 0
     for filled, some in zip(table, points, strict=True):
         filled[: len(some)] = some
     return table
@@ -42,9 +42,9 @@ def write_token_rows(out: torch.Tensor, table: torch.Tensor, owner: torch.Tensor
     A table of width 1 holds constants alone and costs one copy.
     """
     if table.shape[1] == 1:
-        torch.index_select(table[:, 0, 2 : 2 + out.shape[1]], 0, owner, out=out)
+        torch.index_select(weights_of(table[:, 0]), 0, owner, out=out)
         return
     places = positions.to(torch.float32).unsqueeze(1)
     # A first point counts from the beginning of the prompt, so only the later ones' starts are compared.
-    point = (table[:, 1:, 0][owner] <= places).sum(dim=1)
+    point = (table[:, 1:, START][owner] <= places).sum(dim=1)
     out.copy_(weights_after(table[owner, point], places))

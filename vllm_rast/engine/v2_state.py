@@ -13,10 +13,11 @@ from vllm.v1.worker.gpu.model_states.default import DefaultModelState
 from vllm_rast.engine.members import requested_alpha
 from vllm_rast.engine.token_rows import stack_points, to_device, write_token_rows
 from vllm_rast.mix.alpha import MAX_POINTS, parse_alpha
+from vllm_rast.mix.schedule import num_columns
 
 
 class RastModelState(DefaultModelState):
-    """Keeps a table of every request slot's points, [max_num_reqs, 1 + MAX_POINTS, 2 + 2 * num_models].
+    """Keeps a table of every request slot's points, [max_num_reqs, 1 + MAX_POINTS, num_columns].
 
     That is 2 MB for 1,024 slots and three models. The host knows how many points each slot has, so a step without a
     schedule reads one line for each request.
@@ -25,8 +26,8 @@ class RastModelState(DefaultModelState):
     def __init__(self, vllm_config: VllmConfig, model: nn.Module, encoder_cache: Any, device: torch.device) -> None:
         super().__init__(vllm_config, model, encoder_cache, device)
         self.token_weights: torch.Tensor = model.token_weights  # type: ignore[assignment]
-        columns = 2 + 2 * self.token_weights.shape[1]
-        empty = stack_points([np.zeros((1, columns), dtype=np.float32)], width=1 + MAX_POINTS)
+        line = np.zeros((1, num_columns(self.token_weights.shape[1])), dtype=np.float32)
+        empty = stack_points([line], width=1 + MAX_POINTS)
         self.table = to_device(empty, device).repeat(self.max_num_reqs, 1, 1)
         self.widths = np.ones(self.max_num_reqs, dtype=np.int64)
         self.token_numbers = torch.arange(len(self.token_weights), dtype=torch.int32, device=device)

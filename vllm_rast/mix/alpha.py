@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
+from functools import partial
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
@@ -117,11 +118,10 @@ def weight_row(config: RastConfig, alpha: Alpha | None) -> tuple[float, ...]:
 def mix_row(config: RastConfig, alphas: Sequence[float]) -> tuple[float, ...]:
     """The weight of each model, [num_models], from one alpha for each pair."""
     row = [1.0] + [0.0] * (len(config.sources) - 1)
-    for value, (positive, negative) in zip(alphas, config.columns, strict=True):
-        if positive is not None:
-            row[positive] += value
-        if negative is not None:
-            row[negative] -= value
+    for value, pair, columns in zip(alphas, config.pairs, config.columns, strict=True):
+        for column, weight in zip(columns, pair.weights(value), strict=True):
+            if column is not None:
+                row[column] += weight
     return tuple(row)
 
 
@@ -147,17 +147,19 @@ def read_text(text: str) -> Any:
 
 
 def read_schedule(config: RastConfig, values: dict[Any, Any]) -> Schedule:
-    """A schedule from a dictionary: "steps" or "ramp" alone, or "warmup", "until" or both, with or without "alpha"."""
+    """A schedule from a dictionary: one of FORMS alone, or "warmup", "until" or both, with or without "alpha"."""
     for key in values:
-        if key not in ("alpha", "warmup", "until", "steps", "ramp"):
-            raise UserError(f"alpha: unknown key {shown(key)}; send alpha with warmup or until, or steps, or ramp")
-    for key in ("steps", "ramp"):
+        if key not in ("alpha", "warmup", "until", *FORMS):
+            forms = ", or ".join(FORMS)
+            raise UserError(f"alpha: unknown key {shown(key)}; send alpha with warmup or until, or {forms}")
+    for key, read in FORMS.items():
         if key in values:
             if len(values) > 1:
                 raise UserError(f"alpha: {key} stands alone; leave out the other keys, or use them without {key}")
-            return read_points(config, values[key], f"alpha.{key}", linear=key == "ramp")
+            return read(config, values[key], f"alpha.{key}")
     if not {"warmup", "until"} & values.keys():
-        raise UserError("alpha: a schedule needs warmup, until, steps or ramp; for a constant alpha send the number")
+        *most, last = ("warmup", "until", *FORMS)
+        raise UserError(f"alpha: a schedule needs {', '.join(most)} or {last}; for a constant alpha send the number")
     return read_window(config, values)
 
 
@@ -194,6 +196,13 @@ def read_points(config: RastConfig, points: object, option: str, linear: bool = 
         positions.insert(0, 0)
         rows.insert(0, rows[0] if linear else no_mix(config))
     return Schedule(tuple(positions), tuple(rows), linear)
+
+
+# The forms that stand alone in their dictionary: their key, and how its value is read. A new one is an entry here.
+FORMS: dict[str, Callable[[RastConfig, Any, str], Schedule]] = {
+    "steps": read_points,
+    "ramp": partial(read_points, linear=True),
+}
 
 
 def check_position(value: object, option: str) -> int:

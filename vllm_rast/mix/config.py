@@ -33,6 +33,15 @@ class ModelPair:
                 parse_model(getattr(self, side), side)
         object.__setattr__(self, "alpha", check_alpha(self.alpha, "alpha"))
 
+    def weights(self, alpha: float) -> tuple[float, float]:
+        """What the positive's and the negative's logits are multiplied by."""
+        return alpha, -alpha
+
+    def formula(self, alpha: str) -> str:
+        """The summand with its alpha as text, in the models' own names."""
+        sides = [self.positive or "", f"- {self.negative}" if self.negative else ""]
+        return f"{alpha} * ({' '.join(side for side in sides if side)})"
+
     @classmethod
     def parse(cls, text: str) -> ModelPair:
         """Read `POSITIVE,NEGATIVE[,ALPHA]`, the command line's form; an empty side is left out."""
@@ -44,6 +53,9 @@ class ModelPair:
         except ValueError:
             raise UserError(f"--pair: alpha {parts[2]!r} is not a number") from None
         return cls(parts[0] or None, parts[1] or None, alpha)
+
+
+PAIR_FIELDS = ModelPair.__dataclass_fields__
 
 
 @dataclass(frozen=True)
@@ -151,8 +163,8 @@ def pair_from(values: Any) -> ModelPair:
     """A ModelPair from one, or from a dictionary of its fields."""
     if isinstance(values, ModelPair):
         return values
-    if not isinstance(values, dict) or not set(values) <= {"positive", "negative", "alpha"}:
-        raise UserError(f"pairs: expected positive, negative and alpha, got {values!r}")
+    if not isinstance(values, dict) or not values.keys() <= PAIR_FIELDS.keys():
+        raise UserError(f"pairs: expected {', '.join(PAIR_FIELDS)}, got {values!r}")
     return ModelPair(**values)
 
 

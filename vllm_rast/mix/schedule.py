@@ -8,6 +8,25 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
+# A point is one line of float32: START, LENGTH, the weights of all models, their rise. Only this file knows more of it
+# than the functions below say.
+START, LENGTH = 0, 1
+WEIGHTS = 2  # where the weights begin
+
+
+def num_columns(num_models: int) -> int:
+    return WEIGHTS + 2 * num_models
+
+
+def weights_of(points: Any) -> Any:
+    """The weights at the beginning of each point, [..., num_models], of a numpy array or a tensor of lines."""
+    return points[..., WEIGHTS : WEIGHTS + (points.shape[-1] - WEIGHTS) // 2]
+
+
+def rises_of(points: Any) -> Any:
+    """How much the weights change over the length of each point, [..., num_models]."""
+    return points[..., WEIGHTS + (points.shape[-1] - WEIGHTS) // 2 :]
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -30,7 +49,7 @@ class Schedule:
         return models_used(self.points())
 
     def points(self, num_prompt_tokens: int = 1) -> np.ndarray:
-        """One line for each point in float32, [num_points, 2 + 2 * num_models]: start, length, weights, their rise.
+        """One line for each point in float32, [num_points, num_columns(num_models)].
 
         The start is the place in prompt and answer of the token whose logits choose the point's first token:
         num_prompt_tokens - 1 + position. By default that is the generated position itself. The rise is the weights'
@@ -40,13 +59,13 @@ class Schedule:
 
         rows = np.array(self.rows, dtype=np.float32)
         count, num_models = rows.shape
-        points = np.zeros((count, 2 + 2 * num_models), dtype=np.float32)
-        points[:, 0] = np.array(self.positions) + (num_prompt_tokens - 1)
-        points[:, 1] = 1
-        points[:, 2 : 2 + num_models] = rows
+        points = np.zeros((count, num_columns(num_models)), dtype=np.float32)
+        points[:, START] = np.array(self.positions) + (num_prompt_tokens - 1)
+        points[:, LENGTH] = 1
+        weights_of(points)[:] = rows
         if self.linear:
-            points[:-1, 1] = np.diff(self.positions)
-            points[:-1, 2 + num_models :] = np.diff(rows, axis=0)
+            points[:-1, LENGTH] = np.diff(self.positions)
+            rises_of(points)[:-1] = np.diff(rows, axis=0)
         return points
 
     def rows_at(self, generated: np.ndarray) -> np.ndarray:
@@ -63,18 +82,15 @@ def models_used(points: np.ndarray) -> tuple[bool, ...]:
 
     A straight line between two points is 0 if both of its ends are.
     """
-    num_models = points.shape[1] // 2 - 1
-    return tuple((points[:, 2 : 2 + num_models] != 0).any(axis=0).tolist())
+    return tuple((weights_of(points) != 0).any(axis=0).tolist())
 
 
 def weights_after(points: Any, places: Any) -> Any:
     """The one formula of the weights, for numpy arrays and torch tensors alike: [n, num_models].
 
-    points: the line of `Schedule.points` that each place lies in, [n, 2 + 2 * num_models] in float32. places: [n, 1]
+    points: the line of `Schedule.points` that each place lies in, [n, num_columns] in float32. places: [n, 1]
     in float32, counted as the points' starts are; a place before its point counts as its start. Sum, product and
     quotient are one rounding each, so numpy and torch agree to the last bit on every device.
     """
-    num_models = points.shape[1] // 2 - 1
-    start, length = points[:, 0:1], points[:, 1:2]
-    row, rise = points[:, 2 : 2 + num_models], points[:, 2 + num_models :]
-    return row + rise * ((places - start).clip(min=0) / length)
+    start, length = points[:, START : START + 1], points[:, LENGTH : LENGTH + 1]
+    return weights_of(points) + rises_of(points) * ((places - start).clip(min=0) / length)

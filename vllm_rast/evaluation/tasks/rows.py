@@ -126,12 +126,8 @@ def formula(config: RastConfig, alpha: Alpha) -> str:
 
 def sum_of_pairs(config: RastConfig, values: Sequence[str]) -> str:
     """The base and every pair with its alpha as text, [num_pairs]; pairs with an empty one are left out."""
-    terms = [config.base]
-    for value, pair in zip(values, config.pairs, strict=True):
-        sides = [pair.positive or "", f"- {pair.negative}" if pair.negative else ""]
-        if value:
-            terms.append(f"{value} * ({' '.join(side for side in sides if side)})")
-    return " + ".join(terms)
+    terms = [pair.formula(value) for value, pair in zip(values, config.pairs, strict=True) if value]
+    return " + ".join([config.base, *terms])
 
 
 def model_name(config: RastConfig, alpha: str) -> str:
