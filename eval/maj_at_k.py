@@ -3,8 +3,8 @@
 python eval/maj_at_k.py FOLDER --k 1 8 32
 """
 
+from vllm_rast.cli.rescore import main
 from vllm_rast.evaluation.scores.metric import MAJ_AT_K
-from vllm_rast.evaluation.scores.rescore import main
 
 if __name__ == "__main__":
     raise SystemExit(main(MAJ_AT_K))

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from paths import ROOT
 
+from vllm_rast.cli.rescore import main
 from vllm_rast.errors import UserError
 from vllm_rast.evaluation.scores.metric import MAJ_AT_K, PASS_AT_K
 from vllm_rast.evaluation.scores.predictions import read_predictions
-from vllm_rast.evaluation.scores.rescore import main
 
 # Right samples of each question among 4 runs, and what the wrong ones say.
 RIGHT = {"What is 1+1?": (2, 3), "What is 2+2?": (4, 1), "What is 3+3?": (6, 0)}

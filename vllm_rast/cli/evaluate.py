@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from vllm_rast.cli.generate import add_lock_argument
+from vllm_rast.cli.arguments import add_grader_arguments
+from vllm_rast.cli.exit_codes import BELOW, TOO_MANY_ERRORS
 from vllm_rast.cli.grade import MAX_ERRORS
 from vllm_rast.errors import UserError
-
-EXIT_ERRORS = 3  # too many samples that the grader could not mark
-EXIT_BELOW = 100  # a row below its demanded accuracy
 
 
 def add_arguments(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -17,8 +15,8 @@ def add_arguments(subparsers: argparse._SubParsersAction[argparse.ArgumentParser
         "evaluate",
         help="grade run folders and print avg@n, pass@k and maj@k with error bars",
         description="Grade what is not graded yet and print each row's accuracy with its 95 % intervals.",
-        epilog=f"Exit codes: 0 done, 2 usage, {EXIT_ERRORS} too many samples the grader could not mark, "
-        f"{EXIT_BELOW} a row below --fail-below.",
+        epilog=f"Exit codes: 0 done, 2 usage, {TOO_MANY_ERRORS} too many samples the grader could not mark, "
+        f"{BELOW} a row below --fail-below.",
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run folder that `vllm-rast generate` wrote")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
@@ -28,28 +26,19 @@ def add_arguments(subparsers: argparse._SubParsersAction[argparse.ArgumentParser
         default=[],
         type=demand,
         metavar="ROW=ACC",
-        help=f"exit {EXIT_BELOW} if the row's avg@n is below ACC (0.8 or 80%%); may be repeated",
+        help=f"exit {BELOW} if the row's avg@n is below ACC (0.8 or 80%%); may be repeated",
     )
     parser.add_argument(
         "--max-errors",
         type=share,
         default=MAX_ERRORS,
         metavar="SHARE",
-        help=f"exit {EXIT_ERRORS} if the grader timed out or failed on more than this share of the samples "
+        help=f"exit {TOO_MANY_ERRORS} if the grader timed out or failed on more than this share of the samples "
         "(default: %(default)s)",
     )
     add_grader_arguments(parser)
     parser.add_argument("--out", metavar="FOLDER", help="where new grades go if a run folder cannot be written")
     parser.set_defaults(func=main)
-
-
-def add_grader_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of grading that `evaluate` and `report` share."""
-    parser.add_argument("--grader", default="default", help="default, or qwen for the published lineage's rules")
-    parser.add_argument("--timeout", type=float, metavar="S", help="seconds the grader may take for one comparison")
-    parser.add_argument("--workers", type=int, metavar="N", help="processes for answers that need a worker")
-    parser.add_argument("--regrade", action="store_true", help="grade everything again")
-    add_lock_argument(parser)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -87,14 +76,14 @@ def verdict(evaluation, max_errors: float, demands: list[tuple[str, float]]) -> 
             f"more than --max-errors {max_errors:.1%}",
             file=sys.stderr,
         )
-        return EXIT_ERRORS
+        return TOO_MANY_ERRORS
     below = [(row, least) for row, least in demands if rows[row].avg.value < least]
     for row, least in below:
         print(
             f"vllm-rast evaluate: row {row!r} has {rows[row].avg.value:.1%}, below the demanded {least:.1%}",
             file=sys.stderr,
         )
-    return EXIT_BELOW if below else 0
+    return BELOW if below else 0
 
 
 def demand(text: str) -> tuple[str, float]:

@@ -11,10 +11,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from vllm_rast.cli.generate import add_lock_argument
+from vllm_rast.cli.arguments import add_lock_argument
+from vllm_rast.cli.exit_codes import TOO_MANY_ERRORS
 from vllm_rast.errors import UserError
 
-TOO_MANY_ERRORS = 3  # exit code
 MAX_ERRORS = 0.02  # share of a run's answers
 
 
@@ -140,22 +140,20 @@ def _kind_of(benchmark: str) -> str:
 
 def _grade_run(args: argparse.Namespace) -> Counter[str]:
     from vllm_rast.evaluation.runs.folder import RunFolder
+    from vllm_rast.evaluation.runs.progress import Progress
     from vllm_rast.evaluation.scores.grade_run import grade_run, other_grades
     from vllm_rast.evaluation.scores.graded import read_grades
 
-    def progress(done: int, total: int) -> None:
-        if done == total or done % 100 == 0:
-            print(f"\rgraded {done} of {total}", end="\n" if done == total else "", file=sys.stderr, flush=True)
-
-    graded = grade_run(
-        args.run,
-        args.grader,
-        timeout_s=args.timeout,
-        workers=args.workers,
-        regrade=args.regrade,
-        progress=progress,
-        out=args.out,
-    )
+    with Progress("grading") as progress:
+        graded = grade_run(
+            args.run,
+            args.grader,
+            timeout_s=args.timeout,
+            workers=args.workers,
+            regrade=args.regrade,
+            progress=progress,
+            out=args.out,
+        )
     print(f"{graded.new} samples graded, {graded.kept} grades kept, by {graded.grader}", file=sys.stderr)
     run = RunFolder(args.run)
     grades = read_grades(run, graded.grader, other_grades(run, args.out))

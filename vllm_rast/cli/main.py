@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any
 
 import vllm_rast
+from vllm_rast.cli.exit_codes import ERROR, INTERRUPTED, TERMINATED, USAGE, Terminated, fail
 from vllm_rast.cli.parser import Parser, unknown_option, with_dashes
 from vllm_rast.errors import UserError
 
@@ -23,18 +24,10 @@ COMMANDS = ("demo", "generate", "evaluate", "report", "sweep", "serve", "grade",
 
 PROGRAM = "vllm-rast"
 FORMAT_WARNING = warnings.formatwarning
-ERROR = 1
-USAGE = 2
-INTERRUPTED = 128 + signal.SIGINT
-TERMINATED = 128 + signal.SIGTERM
-
-
-class Terminated(BaseException):
-    """SIGTERM, which cluster schedulers send some seconds before they kill."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one subcommand and return its exit code (see the module's constants; 0 is done)."""
+    """Run one subcommand and return its exit code (see `exit_codes`)."""
     arguments = with_dashes(sys.argv[1:] if arguments is None else arguments)
     previous = signal.signal(signal.SIGTERM, terminate)
     warnings.formatwarning = format_warning
@@ -125,11 +118,6 @@ def command(arguments: Sequence[str]) -> str:
     path = sys.argv[0]
     elsewhere = os.path.basename(path) == PROGRAM and shutil.which(PROGRAM) != path
     return shlex.join([path if elsewhere else PROGRAM, *arguments])
-
-
-def fail(code: int, message: str, prefix: str = "error: ") -> int:
-    print(f"vllm-rast: {prefix}{message}", file=sys.stderr, flush=True)
-    return code
 
 
 def format_warning(message: Any, category: type[Warning], *place: Any, **options: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from vllm_rast.cli.evaluate import add_grader_arguments
+from vllm_rast.cli.arguments import add_grader_arguments
 from vllm_rast.errors import UserError
 
 

@@ -7,6 +7,7 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from vllm_rast.cli.exit_codes import ERROR, Terminated, fail
 from vllm_rast.errors import UserError
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ start, 2 usage.
 
 
 def add_arguments(subparsers: Any) -> None:
-    from vllm_rast.cli.generate import add_model_arguments
+    from vllm_rast.cli.arguments import add_model_arguments
 
     parser = subparsers.add_parser(
         "serve",
@@ -106,7 +107,7 @@ def set_environment(args: argparse.Namespace) -> None:
 
 def models(args: argparse.Namespace, base: str | None) -> RastConfig:
     """The mix; `base` is what stood without an option before it."""
-    from vllm_rast.cli.generate import models_of
+    from vllm_rast.cli.planning import models_of
 
     if base and args.model:
         raise UserError(f"--model {args.model}: the base is named already, {base}; name it once")
@@ -143,7 +144,6 @@ def put_mix_into(options: argparse.Namespace, config: RastConfig) -> None:
 
 def serve(options: argparse.Namespace, config: RastConfig, exposed: dict[str, Any], ours: argparse.Namespace) -> int:
     """Run the server to its end."""
-    from vllm_rast.cli.main import ERROR, Terminated, fail
     from vllm_rast.engine.options import prepare_serving
     from vllm_rast.engine.plugin import register
     from vllm_rast.serving.server import Limits, ServerError, run

@@ -7,7 +7,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vllm_rast.cli import generate
+from vllm_rast.cli.arguments import EPILOG, add_decoding_arguments, add_model_arguments, add_run_arguments
+from vllm_rast.cli.generate import generate
+from vllm_rast.cli.planning import plan_of, with_recipe
 from vllm_rast.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ def add_arguments(subparsers: Any) -> None:
         description="Decode every combination of --alphas and --temperatures as a row of one run, all mixed in one "
         "engine's batch, grade it and draw accuracy over alpha (over temperature if there is one alpha). Writes "
         "sweep.json, sweep.png and sweep.svg into the run folder. It goes on where it was stopped.",
-        epilog=generate.EPILOG,
+        epilog=EPILOG,
     )
     parser.add_argument("--recipe", metavar="FILE", help="YAML file of these options; command-line options override it")
     parser.add_argument("--alphas", default=[ALPHAS], nargs="+", metavar="A", help=f"default: {ALPHAS}")
@@ -35,18 +37,18 @@ def add_arguments(subparsers: Any) -> None:
         metavar="ROW",
         help="rows to compare with, as for generate, drawn as level lines (such as positive)",
     )
-    generate.add_run_arguments(parser)
-    generate.add_model_arguments(parser)
-    generate.add_decoding_arguments(parser)
+    add_run_arguments(parser)
+    add_model_arguments(parser)
+    add_decoding_arguments(parser)
     parser.set_defaults(func=main, engine_arguments=[], parser=parser)
 
 
 def main(args: argparse.Namespace) -> int:
     if args.recipe:
-        args = generate.with_recipe(args)
+        args = with_recipe(args)
     points = points_of(args)
     args.rows = [*(point.row_argument for point in points), *args.rows]
-    code = generate.generate(args, generate.plan_of(args))
+    code = generate(args, plan_of(args))
     return code if args.dry_run else code or report(args.run, points)
 
 

@@ -10,9 +10,8 @@ from transformers import AutoTokenizer
 from vllm.config import ModelConfig, VllmConfig
 from vllm.logger import init_logger
 
-from vllm_rast.engine.defaults import choose_kv_bytes
 from vllm_rast.engine.members import first_line, member_model_configs, rast_config
-from vllm_rast.engine.memory import memory_plan
+from vllm_rast.engine.memory import choose_kv_bytes, memory_plan
 from vllm_rast.errors import UserError
 from vllm_rast.mix.model_names import ModelSource
 

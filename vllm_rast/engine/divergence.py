@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from vllm.distributed import tensor_model_parallel_all_gather
 
-from vllm_rast.engine.heads import OneGather
+from vllm_rast.engine.gather import OneGather
 from vllm_rast.kernels.combine import TRACE_COLUMNS, combine_logits
 
 KL = TRACE_COLUMNS.index("kl")

@@ -11,7 +11,8 @@ from vllm.config import VllmConfig
 from vllm.tokenizers import cached_tokenizer_from_config
 
 from vllm_rast.engine.divergence import TraceSums
-from vllm_rast.engine.heads import OneGather, use_float32_head, use_wide_linears
+from vllm_rast.engine.gather import OneGather
+from vllm_rast.engine.heads import use_float32_head, use_wide_linears
 from vllm_rast.kernels.combine import combine_logits
 from vllm_rast.mix.alpha import weight_row
 from vllm_rast.mix.config import RastConfig

@@ -12,13 +12,17 @@ from dataclasses import dataclass
 
 import torch
 from vllm.config import ModelConfig, VllmConfig
+from vllm.engine.arg_utils import EngineArgs
 from vllm.platforms import current_platform
+from vllm.utils.cpu_resource_utils import get_memory_node_info, get_visible_memory_node
 from vllm.utils.torch_utils import kv_cache_dtype_str_to_dtype
 
 from vllm_rast.errors import UserError
 from vllm_rast.kernels.select import native
 
 GIB = 1 << 30
+# On a CPU vLLM takes 92 % of the machine's memory for itself and refuses to start where that much is not free.
+CPU_KV_SHARE = 0.5
 # safetensors' names of the dtypes that vLLM converts to the model's own dtype while loading.
 FLOAT_DTYPES = {"F64", "F32", "F16", "BF16"}
 BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
@@ -123,6 +127,23 @@ def kv_budget(vllm_config: VllmConfig, models: tuple[ModelPlan, ...]) -> tuple[i
     budget = int(total * cache.gpu_memory_utilization)
     left = budget - sum(model.weight_bytes or 0 for model in models)
     return left, f"{cache.gpu_memory_utilization:g} of {total / GIB:.1f} GiB, less the weights"
+
+
+def choose_kv_bytes(vllm_config: VllmConfig, plan: MemoryPlan) -> int | None:
+    """Bytes for the KV cache on a CPU, or None if vLLM's own rule, or the user's word, holds.
+
+    Enough for max_num_seqs requests of max_model_len, at most half of what is free once the weights are loaded.
+    """
+    cache = vllm_config.cache_config
+    said = cache.gpu_memory_utilization != EngineArgs.gpu_memory_utilization or cache.kv_cache_memory_bytes is not None
+    if said or not current_platform.is_cpu():
+        return None
+    tokens = vllm_config.scheduler_config.max_num_seqs * (vllm_config.model_config.max_model_len + cache.block_size)
+    enough = plan.kv_bytes_per_token * tokens
+    weights = sum(model.weight_bytes or 0 for model in plan.models)
+    node = get_memory_node_info(get_visible_memory_node()[0])
+    free = int((node.available_memory - weights) * CPU_KV_SHARE)
+    return max(0, min(enough, free))
 
 
 def weight_bytes(model: ModelConfig, vllm_config: VllmConfig) -> int | None:

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from itertools import product
 from typing import Any, Protocol
 
 from vllm_rast.evaluation.runs.folder import Key, RunFolder, Sample
 from vllm_rast.evaluation.runs.lengths import too_long
 from vllm_rast.evaluation.runs.plan import Plan, Task, versions
+from vllm_rast.evaluation.runs.progress import Progress
 from vllm_rast.mix.alpha import Alpha
 
 SEED_BITS = 48  # a seed survives any JSON reader that keeps numbers as doubles
-LINE_EVERY_S = 10.0  # between two lines of progress if stderr is not a terminal
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,49 +114,9 @@ def decode(plan: Plan, folder: RunFolder, open_backend: Callable[[Plan], Backend
     settings = {name: folder.settings(*name) for name in {(key.benchmark, key.row) for key in missing}}
     jobs = jobs_of(plan, missing, backend.tokenizer, backend.rows_apart)
     already = sum(key in done for key in plan.samples())
-    with closing(Meter(already + len(missing), already)) as meter:
-        for one, completion in backend.stream(jobs):
+    with Progress("decoding", already) as progress:
+        for made, (one, completion) in enumerate(backend.stream(jobs), 1):
             bound = {"config_hash": config_hash, "settings": settings[one.key.benchmark, one.key.row]}
             folder.append(Sample(**one.key._asdict(), seed=one.seed, **bound, **asdict(completion)))
-            meter.update(completion.tokens)
+            progress(already + made, already + len(missing), completion.tokens)
     return len(missing)
-
-
-class Meter:
-    """Progress on stderr: a bar on a terminal, else a line every LINE_EVERY_S seconds and one at the end."""
-
-    def __init__(self, total: int, done: int):
-        self.total, self.done, self.fresh, self.tokens = total, done, 0, 0
-        self.start = self.shown = time.monotonic()
-        self.bar: Any = None
-        if sys.stderr.isatty():
-            from tqdm import tqdm
-
-            self.bar = tqdm(total=total, initial=done, unit=" samples", dynamic_ncols=True, desc="decoding")
-
-    def update(self, tokens: int) -> None:
-        self.done, self.fresh, self.tokens = self.done + 1, self.fresh + 1, self.tokens + tokens
-        if self.bar is not None:
-            self.bar.set_postfix_str(f"{self.rate(self.tokens):,.0f} tokens/s", refresh=False)
-            self.bar.update()
-        elif time.monotonic() - self.shown >= LINE_EVERY_S:
-            self.show()
-
-    def rate(self, count: int) -> float:
-        return count / max(time.monotonic() - self.start, 1e-9)
-
-    def show(self) -> None:
-        self.shown = time.monotonic()
-        left = (self.total - self.done) / max(self.rate(self.fresh), 1e-9)
-        print(
-            f"vllm-rast: {self.done:,} of {self.total:,} samples, {self.rate(self.fresh):.1f} samples/s, "
-            f"{self.rate(self.tokens):,.0f} tokens/s, about {timedelta(seconds=round(left))} left",
-            file=sys.stderr,
-            flush=True,
-        )
-
-    def close(self) -> None:
-        if self.bar is not None:
-            self.bar.close()
-        elif self.fresh:
-            self.show()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vllm_rast.evaluation.runs.folder import RunFolder
-from vllm_rast.evaluation.runs.progress import progress_bar
+from vllm_rast.evaluation.runs.progress import Progress
 from vllm_rast.evaluation.scores.grade_run import grade_run
 from vllm_rast.evaluation.scores.graded import GradedSample, merge_runs, require_samples
 from vllm_rast.evaluation.scores.summary import Expected, Summary, by_benchmark, summarize
@@ -59,7 +59,7 @@ def evaluate_runs(
     names = run_names(runs)
     graded = []
     for run, name in zip(runs, names, strict=True):
-        with progress_bar(f"grading {name}") as progress:
+        with Progress(f"grading {name}") as progress:
             graded.append(
                 grade_run(
                     run.path, grader, timeout_s=timeout_s, workers=workers, regrade=regrade, progress=progress, out=out

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from vllm_rast.errors import UserError
-from vllm_rast.evaluation.runs.progress import progress_bar
+from vllm_rast.evaluation.runs.progress import Progress
 from vllm_rast.evaluation.scores.metric import Metric
 from vllm_rast.evaluation.scores.predictions import PATTERN, grade_predictions, read_predictions
 from vllm_rast.evaluation.scores.summary import Row, table_ks
@@ -56,7 +56,7 @@ def read_and_grade(paths: Sequence[str], grader: str, kind: str) -> Row:
     predictions, left_out = read_predictions(paths)
     if left_out:
         print(f"{left_out} lines left out: their file has the question already", file=sys.stderr)
-    with progress_bar("grading") as progress:
+    with Progress("grading") as progress:
         return grade_predictions(predictions, grader, kind, progress)
 
 

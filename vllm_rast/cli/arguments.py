@@ -1,0 +1,92 @@
+"""Options that several commands share: run folders, models, problems and sampling."""
+
+from __future__ import annotations
+
+import argparse
+
+DEFAULT_N = 8
+EPILOG = """\
+All of vLLM's engine options are accepted under their own names, such as --tensor-parallel-size 4; --help=engine lists
+them, --help=max-num-seqs explains one. Exit codes: 0 done, 1 error, 2 usage, 130 interrupted.
+"""
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--run", metavar="FOLDER", help="run folder to begin or to go on with, such as runs/NAME")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be decoded, load no model")
+    add_lock_argument(parser)
+    parser.add_argument("--backend", default="vllm", choices=("vllm", "transformers"), help="default: %(default)s")
+
+
+def add_lock_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--no-lock",
+        action="store_true",
+        help="write run folders without a lock, on file systems that have none; nobody else may write them",
+    )
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("models", "a folder, a hub id, OWNER/NAME@REVISION, or tiny:NAME")
+    group.add_argument("--model", metavar="BASE", help="the base, whose vocabulary and prompt template count")
+    group.add_argument("--positive", metavar="MODEL", help="the small tuned model")
+    group.add_argument("--negative", metavar="MODEL", help="the small model before tuning")
+    group.add_argument("--alpha", type=float, help="strength of the difference (default: 1.0)")
+    group.add_argument(
+        "--pair",
+        action="append",
+        default=[],
+        metavar="P,N[,ALPHA]",
+        help="a further pair, may be repeated; an empty side is left out; without ALPHA, --alpha counts",
+    )
+    group.add_argument(
+        "--check-tokenizers",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="refuse small models whose vocabulary differs from the base's (default: yes)",
+    )
+
+
+def add_decoding_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("problems")
+    group.add_argument(
+        "--benchmark",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="names that `vllm-rast benchmarks` lists, or YAML files of your own (default with the tiny models: tiny)",
+    )
+    group.add_argument("--input", metavar="FILE", help='JSON lines: {"id", "question" or "prompt"[, "answer"]}')
+    group.add_argument(
+        "--data",
+        nargs="+",
+        default=[],
+        metavar="[NAME=]PATH",
+        help="local JSON-lines file or folder with the benchmark's rows, if there is no network",
+    )
+    group.add_argument("--limit", type=int, metavar="N", help="decode only the first N problems of each benchmark")
+    group.add_argument(
+        "--template",
+        metavar="NAME",
+        help="prompt: paper, qwen-boxed, chat or a file with {question} in it (default: the benchmark's own, or paper)",
+    )
+    group.add_argument(
+        "--skip-too-long",
+        action="store_true",
+        help="leave out problems whose prompts leave no room for an answer; the run folder and every table say so",
+    )
+    group = parser.add_argument_group("sampling", "defaults: the benchmark's own, or the paper's")
+    group.add_argument("--n", type=int, help=f"samples of each problem (default: {DEFAULT_N}, greedy 1)")
+    group.add_argument("--temperature", type=float, help="0 is greedy (default: 1.0)")
+    group.add_argument("--top-p", type=float, help="default: 0.95, tiny 1.0")
+    group.add_argument("--max-tokens", type=int, metavar="N", help="longest answer (default: 16384, tiny 96)")
+    group.add_argument("--seed", type=int, default=0, help="the samples' seeds derive from it (default: %(default)s)")
+
+
+def add_grader_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of grading that `evaluate` and `report` share."""
+    parser.add_argument("--grader", default="default", help="default, or qwen for the published lineage's rules")
+    parser.add_argument("--timeout", type=float, metavar="S", help="seconds the grader may take for one comparison")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes for answers that need a worker")
+    parser.add_argument("--regrade", action="store_true", help="grade everything again")
+    add_lock_argument(parser)
