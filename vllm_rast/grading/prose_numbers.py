@@ -29,6 +29,7 @@ _CALCULATES = re.compile(
     r"[-+*/x\u00d7\u00f7\u2212]\s?\$?\(?[\d.,]+[^=\n]{0,80}=\s{0,3}(?:\*\*|\\?\$"
     r"|\\\()?\s?(?=-?[\d.])(?!-?\$?[\d.,]+%?\s?[-+*/x\u00d7\u00f7=]\s?[\d$(])"
 )
+_EQUALS = re.compile(r"=\s{0,3}(?:\*\*|\\?\$|\\\()?\s?(?=-?[\d.])(?!-?\$?[\d.,]+%?\s?[-+*/x\u00d7\u00f7=]\s?[\d$(])")
 NEAR_END = 200  # characters in which a sentence that breaks off is seen
 _ASIDE = re.compile(r"\d[^()=]{0,80}(?P<opens>\s\()[^()]{0,300}[A-Za-z]{3}")  # $460 for the week (40 hours at $10)
 _REST = re.compile(r"\s?(?:\u03c0|\u221a\s?\d+)(?:\s?/\s?\d+)?")  # 3\u03c0
@@ -92,7 +93,8 @@ def last_number(text: str) -> Said | None:
 
 def _computed(text: str, begin: int, end: int) -> re.Match[str] | None:
     """The result of the last calculation in a sentence, of which it then speaks: 3 * 2 = 6 letters for 2 friends."""
-    result = last(_CALCULATES.finditer(text, begin, end))
+    calculates = last(_CALCULATES.finditer(text, begin, end))
+    result = last(_EQUALS.finditer(text, calculates.start(), end)) if calculates else None
     return _NUMBER.match(text, result.end()) if result else None
 
 

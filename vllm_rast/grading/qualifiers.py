@@ -65,7 +65,10 @@ _CONDITION = re.compile(
     r"|equals)\s)?[\s$*\\({]*$",
     re.IGNORECASE,
 )
-_BEFORE_TO = _words("up close closer closest next prior near nearest adjacent compared similar relative add added")
+_BEFORE_TO = _words(
+    "up close closer closest next prior near nearest"
+    " adjacent compared similar relative add added prime coprime proportional"
+)
 _BEFORE_BY = _words("divisible divided multiplied multiply divide off decreased reduced")
 _BEFORE_MOST = frozenset({"at", "the"})
 _COPULAS = _words(
@@ -110,6 +113,9 @@ _FOREIGN_DENIED = re.compile(
     r"|ではありません|ではない|じゃない|より|아닙니다|가 아니|이 아니|이상|이하)"
 )
 _AS_LARGE_AS = re.compile(r"\bas\s\w{1,12}\sas\s[$\\(]{0,3}$")
+_WRONG_ANSWER = re.compile(
+    r"\b(?:incorrect|wrong|false)\s(?:answer|result|value|guess)\s?:[\s$*(\\\[]{0,6}$", re.IGNORECASE
+)
 _BETWEEN = re.compile(r"\b(?:between|from)\s[^\s,.]{1,20}\s(?:and|to)\s[\s$(\\]{0,4}$")
 _PART_OF_WORD = re.compile(
     r"(?:-[a-z]|st\b|nd\b|rd\b|th\b|\u2030|\s{0,2}\+(?!\s?\d)|\s{0,2}[\u2717\u2718\u274c])"
@@ -132,7 +138,7 @@ def is_changed_before(before: str, only_denied: bool = False) -> bool:
     before = EMPHASIS.sub(" ", before[-NEAR:])
     if _FOREIGN_DENIES.search(before) or _SPEAKS_OF.search(before) or _CONDITION.search(before):
         return True
-    if _BETWEEN.search(before) or (_AS_LARGE_AS.search(before) and not only_denied):
+    if _WRONG_ANSWER.search(before) or _BETWEEN.search(before) or (_AS_LARGE_AS.search(before) and not only_denied):
         return True
     words = [word.lower().replace("\u2019", "'") for word in _WORD.findall(_QUOTED.sub(" ", before))]
     while words and _is_spacer(words):
@@ -155,8 +161,8 @@ def _is_spacer(words: list[str]) -> bool:
 
 
 def _changes(word: str, previous: str) -> bool:
-    if word == "to":  # amounts to, reduced to; but prime to, close to
-        return previous in _BEFORE_TO or not (previous == "out" or previous.endswith(("s", "ed")))
+    if word == "to":  # amounts to, fell to; but close to, prime to
+        return previous in _BEFORE_TO
     if word == "by":
         return previous in _BEFORE_BY
     if word in {"least", "most", "minimum", "maximum"}:

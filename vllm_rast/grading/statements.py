@@ -77,7 +77,8 @@ _WAIT = re.compile(
     r"|i mean(?:t)?|let me correct"
     r"|on second thought"
     r"|hold on|hmm|my mistake|my bad|i made (?:a|an) (?:mistake|error)|apologies|strike that|no,"
-    r"|(?:that|this|it|which)(?:'s| is| was) (?:wrong|incorrect|not (?:right|correct))|cannot be right|can't be right)",
+    r"|(?<!if )(?:that|this|it|which)(?:'s| is| was) (?:wrong|incorrect|not (?:right|correct))|cannot be right"
+    r"|can't be right)",
     re.IGNORECASE,
 )
 _NOW = re.compile(
@@ -126,7 +127,9 @@ _UNDECIDED = re.compile(
     re.IGNORECASE,
 )
 _NOT_BUT = re.compile(
-    r"(?:\bnot\b|n['\u2019]t\b|不是)[^.\n]{0,200}?(?:\bbut(?: rather)?\s|而是)(?!not\b)", re.IGNORECASE
+    r"(?:\bnot\b|n['\u2019]t\b|不是)[^.\n]{0,200}?(?:\bbut(?: rather)?\s|而是|[,;]\s(?:it's|it is|rather"
+    r"|instead)\s)(?!not\b)",
+    re.IGNORECASE,
 )
 _IF_WRONG = re.compile(r"\W*(?:if|unless)\b.{0,60}\b(?:wrong|not|isn't|incorrect)\b", re.IGNORECASE)
 _WHICH_IS = re.compile(

@@ -33,6 +33,7 @@ _REWRITES = [
         (r"\\(?:left|right|middle)\.", ""),
         (r"\\(?:left|right|middle|[bB]igg?[lrm]?)(?![A-Za-z])", ""),
         (r"\\(?:displaystyle|textstyle|scriptstyle|limits|nolimits|hfill|noindent|Large|large)(?![A-Za-z])", " "),
+        (r"\\(?:checkmark|therefore|blacksquare|square|Box|qed)(?![A-Za-z])", " "),
         (r"\\(?:hspace|vspace|hphantom|phantom|label|tag)\*?\{[^{}]*\}", " "),
         (r"(?<=\d)(?:,\\!|\{,\}|\\,|\\!,|\{,\\!\})\s*(?=\d{3}(?!\d))", ""),  # 10,\!080 and 10{,}080
         (r"(?<=\d)\.\s*\\!\s*(?=\d)", "."),
