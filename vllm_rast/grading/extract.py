@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from vllm_rast.grading.answering import answering
-from vllm_rast.grading.boxes import Box, boxes, braceless_box, contents, joined, runs, without_open_box
+from vllm_rast.grading.boxes import boxes, braceless_box, contents, joined, runs, without_open_box
 from vllm_rast.grading.choices import chosen_letter
 from vllm_rast.grading.mathematics import Span, is_end_of_proof, last_row, maths, word_count
 from vllm_rast.grading.phrases import called_answer
@@ -38,7 +38,7 @@ BARE_WORDS = 4  # an output of one line with at most so many words is an answer,
 BARE_CHARS = 400
 TAIL_CHARS = 20_000  # of an output without a box: an answer stands near its end
 
-# A box that is a part of a formula: -\\boxed{6}, \\sqrt{\\boxed{6}}, \\boxed{18}^2.
+# A box that is a part of a formula: -\boxed{6}, \sqrt{\boxed{6}}, \boxed{18}^2.
 _NEGATIVE = re.compile(r"(?:^|[=:\s$(\[])[-\u2212]\s{0,2}$")
 _FORMULA_BEFORE = re.compile(r"(?:\\cdot|\\times|[\w)}]\s?[-+*/]|\^\{?|\\sqrt\{?|frac\{)\s{0,3}$")
 _FORMULA_AFTER = re.compile(
@@ -57,6 +57,7 @@ MAX_FORMULAS = 8  # of a sentence
 _CONDITION = re.compile(
     r"^[^.\n]{0,80}(?:\b(?:for|where|when|if|with|provided|assuming|unless)\s(?:all\s)?|\s\([^()]{0,80})$"
 )
+# One of several that are offered: "Case B: ...", "Alternatively, ...".
 _ONE_OF = re.compile(
     r"\b(?:alternatively|option|case|possibility)\b[\s:,]{0,3}(?:\w{1,2}\b[\s:,)]{0,3})?[$\\(\[\s]{0,4}$", re.IGNORECASE
 )
@@ -122,16 +123,8 @@ def _boxed(text: str, boxed_only: bool) -> Candidate | None:
         content = joined(text, run)
         if _NEGATIVE.search(before) and len(run) == 1:
             content = f"-{content}"
-        if (
-            is_changed_before(before, only_denied=True)
-            or is_changed_after(after)
-            or is_taken_back(later)
-            or (
-                _FORMULA_BEFORE.search(before)
-                or _FORMULA_AFTER.match(after)
-                or (denied is None and _is_one_of(before, run, found))
-            )
-        ):
+        offered = denied is None and run[0] != found[0] and _ONE_OF.search(before) is not None
+        if offered or _is_denied_box(before, after, later):
             denied = denied or Candidate(content, "box", denied=True)
             continue
         instead = None if boxed_only or denied else said_after(later) or _called_later(later)
@@ -145,9 +138,11 @@ def _boxed(text: str, boxed_only: bool) -> Candidate | None:
     return Candidate(braceless, "box") if braceless is not None else denied
 
 
-def _is_one_of(before: str, run: list[Box], found: list[Box]) -> bool:
-    """Whether a box is only one of several that are offered: "Case B: ...", "Alternatively, ..."."""
-    return run[0] != found[0] and _ONE_OF.search(before) is not None
+def _is_denied_box(before: str, after: str, later: str) -> bool:
+    """Whether the words around a box take it back, or a formula goes on around it. Bounds before it are kept."""
+    in_formula = _FORMULA_BEFORE.search(before) or _FORMULA_AFTER.match(after)
+    denied = is_changed_before(before, only_denied=True) or is_changed_after(after) or is_taken_back(later)
+    return denied or in_formula is not None
 
 
 def _called_later(later: str) -> str | None:

@@ -153,10 +153,9 @@ def is_changed_before(before: str, only_denied: bool = False) -> bool:
 
 
 def _is_spacer(words: list[str]) -> bool:
+    """Whether the last of some words changes nothing; "to" only in "equal to" and its like."""
     if words[-1] == "to":
-        return (
-            len(words) > 1 and words[-2] not in _BEFORE_TO and words[-2] in {"equal", "amount", "equals", "equivalent"}
-        )
+        return len(words) > 1 and words[-2] in {"equal", "amount", "equals", "equivalent"}
     return words[-1] in _SPACERS
 
 
