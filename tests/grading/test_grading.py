@@ -102,6 +102,8 @@ def test_qwen_rules_are_inflated_and_safe():
         assert not qwen.grade(GradeItem("\\boxed{__import__('os').getpid()}", "5")).correct
         assert not qwen.grade(GradeItem("100020", "100000")).correct
         assert qwen.grade(GradeItem("\\frac12", "0.5")).correct
+        several = GradeItem("\\boxed{4}, \\boxed{5}", "5")  # the lineage looks at the last box alone
+        assert qwen.grade(several).correct and not default.grade(several).correct
 
 
 @pytest.mark.parametrize("options", [{"name": "quen"}, {"timeout_s": 0}, {"timeout_s": float("nan")}, {"workers": 0}])

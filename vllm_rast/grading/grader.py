@@ -236,6 +236,10 @@ def _best_reading(gold: str, candidate: Candidate, rules: Rules) -> tuple[Candid
 
 
 def _mark_lineage(item: GradeItem) -> tuple[Candidate | None, Decision]:
+    """The lineage takes the last box, whatever is said around it."""
+    box = last_box(answering(item.prediction))
+    if box is not None:
+        return Candidate(box, "box"), decide_lineage(item.gold_text, box)
     found = next(candidates(item.prediction, item.boxed_only, _is_number(item.gold_text)), None)
     if found is None:
         return None, Decision(False, "none")
