@@ -63,6 +63,13 @@ def test_no_answer(grader, text):
     assert (grade.correct, grade.status, grade.answer) == (False, "no_answer", None)
 
 
+@pytest.mark.parametrize("text", ["The answer is not 5.", "\\boxed{5} is wrong.", "It is at least 5.", "Is it 5?"])
+def test_what_is_denied_is_no_answer_and_has_no_vote(grader, text):
+    grade = grader.grade(GradeItem(text, "5"))
+    assert (grade.correct, grade.status, grade.answer, grade.answer_class) == (False, "no_answer", None, "")
+    assert grade.how.endswith(", denied")
+
+
 def test_boxed_only(grader):
     assert grader.grade(GradeItem("so \\boxed{7}", "7", "integer", boxed_only=True)).correct
     assert grader.grade(GradeItem("so it is 7", "7", "integer", boxed_only=True)).status == "no_answer"

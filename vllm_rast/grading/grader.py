@@ -35,6 +35,7 @@ GRADERS = {
 }
 STATUSES = ("ok", "no_answer", "timeout", "error")
 TIMEOUT_S = 3.0  # for one comparison in a worker; those that end at all take milliseconds
+DENIED = "denied"  # the tier of what an output holds but does not give as its answer
 AHEAD = 2000  # items graded beyond one that a worker still has, so that slow ones share the workers
 
 
@@ -157,6 +158,8 @@ class Grader:
             return Grade(False, None, f"error ({marked.decision.tier})", "error", round(marked.ms, 3))
         if found is None:
             return Grade(False, None, "none", "no_answer", round(marked.ms, 3))
+        if marked.decision.tier == DENIED:  # an answer that is taken back does not vote
+            return Grade(False, None, f"{found.how}, {DENIED}", "no_answer", round(marked.ms, 3))
         if marked.ticket is None:
             how = f"{found.how}, {marked.decision.tier}"
             status, correct, ms = "ok", bool(marked.decision.verdict), marked.ms
@@ -196,7 +199,7 @@ def _mark(item: GradeItem) -> tuple[Candidate | None, Decision]:
         if len(candidate.answer) <= MAX_CHARS and not clean(candidate.answer):
             continue
         if candidate.denied and not _may_deny(gold):
-            return candidate, Decision(False, "denied")
+            return candidate, Decision(False, DENIED)
         if len(candidate.alternatives) > 1 and all(decide(gold, a, rules).verdict for a in candidate.alternatives):
             return candidate, decide(gold, candidate.alternatives[0], rules)
         candidate, decision = _best_reading(gold, candidate, rules)
