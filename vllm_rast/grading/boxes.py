@@ -30,7 +30,8 @@ _PLACEHOLDERS = {
 _BETWEEN_CHARS = 80  # two boxes with more between them are two answers
 _CONNECTING = re.compile(
     r"\\(?:text|mbox|mathrm)\s?\{\s?(?:and|or)?\s?,?\s?\}|\\q?quad(?![a-z])|\\[,;:! ()\[\]\\]"
-    r"|[$,;:.()\[\]*&\s\u3001\uff0c\u548c\u6216]|\b(?:and|or|y|et|und|oder|ou|o)\b|\\(?:vee|lor|wedge|land)(?![a-z])"
+    r"|[$,;:.()\[\]*&\s\u3001\uff0c\u548c\u6216]|\b(?:and|or|y|et|und|oder|ou|o|maybe|perhaps|possibly)\b"
+    r"|\\(?:vee|lor|wedge|land)(?![a-z])"
 )
 _LISTS = re.compile(r"[,;\u3001\uff0c\u548c\u6216]|\b(?:and|or|y|et|und|oder|ou|o)\b|\\(?:vee|lor|wedge|land)(?![a-z])")
 _OR = re.compile(r"\bor\b|\boder\b|\bou\b|\u6216|\\(?:vee|lor)(?![a-z])")

@@ -29,6 +29,7 @@ _DENIALS = _words(
 _DOUBTS = _words(
     "maybe perhaps possibly either whether might could may if unless suppose assume assuming supposing otherwise"
 )
+_CHOOSES = _words("either whether if unless suppose assume assuming supposing otherwise")
 _CHANGES = _words(
     "twice thrice double triple quadruple half third quarter fifth sixth seventh eighth ninth tenth after root"
     " square cube reciprocal inverse factorial multiple multiples plus times over under above below exceeds"
@@ -133,7 +134,7 @@ def is_changed(before: str, after: str) -> bool:
 def is_changed_before(before: str, only_denied: bool = False) -> bool:
     """Whether the words that lead to a value deny it, doubt it, bound it or compute with it.
 
-    only_denied: bounds and arithmetic do not count; "at most \\boxed{2}" gives 2
+    only_denied: bounds, doubts and arithmetic do not count; "at most \\boxed{2}" and "perhaps \\boxed{2}" give 2
     """
     before = EMPHASIS.sub(" ", before[-NEAR:])
     if _FOREIGN_DENIES.search(before) or _SPEAKS_OF.search(before) or _CONDITION.search(before):
@@ -148,7 +149,7 @@ def is_changed_before(before: str, only_denied: bool = False) -> bool:
     if not words:
         return False
     if only_denied:
-        return words[-1] in _DENIALS or words[-1] in _DOUBTS or bool(_SAYS_NO.search(words[-1]))
+        return words[-1] in _DENIALS or words[-1] in _CHOOSES or bool(_SAYS_NO.search(words[-1]))
     return _changes(words[-1], words[-2] if len(words) > 1 else "")
 
 
