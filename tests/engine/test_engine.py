@@ -259,8 +259,6 @@ def test_speculative_decoding(
         counters = {metric.name: getattr(metric, "value", 0) for metric in engine.get_metrics()}
         assert counters["vllm:spec_decode_num_accepted_tokens"] > accepted
         accepted = counters["vllm:spec_decode_num_accepted_tokens"]
-    # Samples at a temperature that leaves only the best token: each draft is verified at its request's own.
-    assert decode(engine, prompts, alphas, temperature=1e-3, seed=1) == expected(reference, prompts, alphas)
 
 
 def test_alpha_zero_is_stock_vllm_on_the_base(
