@@ -40,14 +40,14 @@ class OneGather:
     @staticmethod
     def fits(models: Sequence[nn.Module]) -> bool:
         """Whether several ranks share the heads, and each model's can be told, read and, where needed, cut again."""
-        heads = [head_of(model) for model in models]
-        if any(head is None or head.tp_size == 1 for head in heads):
+        heads = [head for head in map(head_of, models) if head is not None]
+        if len(heads) < len(models) or any(head.tp_size == 1 for head in heads):
             return False
         if any(len(processors_of(model)) != 1 for model in models):
             return False
-        width = heads[0].num_embeddings_per_partition  # type: ignore[union-attr]
+        width = heads[0].num_embeddings_per_partition
         for model, head in zip(models, heads, strict=True):
-            cut_alike = head.num_embeddings_per_partition == width  # type: ignore[union-attr]
+            cut_alike = head.num_embeddings_per_partition == width
             if not cut_alike and (getattr(model, "lm_head", None) is not head or getattr(head, "has_bias", False)):
                 return False
         return True

@@ -20,13 +20,13 @@ _CLOSES = (
 )
 _MARKS = re.compile(rf"(?P<opens>{_OPENS})|(?P<closes>{_CLOSES})", re.IGNORECASE | re.MULTILINE)
 _TURN_ENDS = re.compile(
-    r"<\|(?:im_end|endoftext|eot_id|end_of_text|end|eom_id|end_of_turn|return|end_response)\|>|</s>|<end_of_turn>|<eos>"
-    r"|<\|END_RESPONSE\|>|<\uff5cend\u2581of\u2581sentence\uff5c>"
+    r"<\|(?:im_end|endoftext|eot_id|end_of_text|end|eom_id|end_of_turn|return|end_response|END_RESPONSE)\|>|</s>|<end_of_turn>|<eos>"
+    r"|<\uff5cend\u2581of\u2581sentence\uff5c>"
 )
 _CHANNEL = re.compile(r"<\|start\|>(?:assistant)?|<\|channel\|>\w{0,12}|<\|message\|>|<\|START_RESPONSE\|>")
 _MARKUP = re.compile(r"</?(?:b|i|p|em|strong|br|u|div|span|li|ul|ol|h[1-6]|code|center)\s?/?>")
 _ANSWER_TAG = re.compile(
-    r"<(?P<end>/?)(?P<name>answer|final_answer|final answer|solution|finalanswer)>|<\|(?P<edge>begin"
+    r"<(?P<end>/?)(?:answer|final_answer|final answer|solution|finalanswer)>|<\|(?P<edge>begin"
     r"|end)_of_solution\|>",
     re.IGNORECASE,
 )
@@ -36,7 +36,7 @@ _QUESTION = (
     r"(?:question|problem|exercise|example|task|instruction|query|puzzle)s?"
 )
 _ELSEWHERE = (
-    "\u4f8b\u9898?|\u4e60\u9898|\u95ee\u9898|\u554f\u984c|\u9898\u76ee|\u984c\u76ee|\u4f8b\u9898|\u7ec3\u4e60|\u4e0b\u4e00\u9898"
+    "\u4f8b\u9898?|\u4e60\u9898|\u95ee\u9898|\u554f\u984c|\u9898\u76ee|\u984c\u76ee|\u7ec3\u4e60|\u4e0b\u4e00\u9898"
     "|\uc9c8\ubb38|\ubb38\uc81c|Pregunta|Problema|Ejercicio|Exercice|Probl\u00e8me"
     "|Frage|Aufgabe|N\u00e4chste Frage|\u0412\u043e\u043f\u0440\u043e\u0441|\u0417\u0430\u0434\u0430\u0447\u0430"
     "|Domanda|Esercizio|Pergunta|Exerc\u00edcio|Quest\u00e3o|Question suivante|Siguiente pregunta"
@@ -74,7 +74,7 @@ def answering(output: str) -> str:
     end = _TURN_ENDS.search(text)
     if end and text[: end.start()].strip():
         text = text[: end.start()]
-    return _tagged(text) or _before_next_question(text)
+    return _tagged(text) or _before_bare_question(_before_next_question(text))
 
 
 def _without_thinking(output: str) -> str:
@@ -127,12 +127,13 @@ def _before_next_question(text: str) -> str:
     for match in _NEXT.finditer(text):
         said = said or says.search(text, begin, match.start()) is not None
         if said:
-            return _before_bare_question(text[: match.start()])
+            return text[: match.start()]
         begin = match.end()
-    return _before_bare_question(text)
+    return text
 
 
 def _before_bare_question(text: str) -> str:
+    """A text up to a question without a heading that comes after an answer."""
     answer = _ANSWERS.search(text)
     asks = _ASKS.search(text, answer.end()) if answer else None
     return text[: asks.start()] if asks else text

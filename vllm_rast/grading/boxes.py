@@ -28,12 +28,12 @@ _PLACEHOLDERS = {
     "\\text",
 }
 _BETWEEN_CHARS = 80  # two boxes with more between them are two answers
+_AND_OR = r"\b(?:and|or|y|et|und|oder|ou|o)\b|\\(?:vee|lor|wedge|land)(?![a-z])"
 _CONNECTING = re.compile(
     r"\\(?:text|mbox|mathrm)\s?\{\s?(?:and|or)?\s?,?\s?\}|\\q?quad(?![a-z])|\\[,;:! ()\[\]\\]"
-    r"|[$,;:.()\[\]*&\s\u3001\uff0c\u548c\u6216]|\b(?:and|or|y|et|und|oder|ou|o|maybe|perhaps|possibly)\b"
-    r"|\\(?:vee|lor|wedge|land)(?![a-z])"
+    rf"|[$,;:.()\[\]*&\s\u3001\uff0c\u548c\u6216]|\b(?:maybe|perhaps|possibly)\b|{_AND_OR}"
 )
-_LISTS = re.compile(r"[,;\u3001\uff0c\u548c\u6216]|\b(?:and|or|y|et|und|oder|ou|o)\b|\\(?:vee|lor|wedge|land)(?![a-z])")
+_LISTS = re.compile(rf"[,;\u3001\uff0c\u548c\u6216]|{_AND_OR}")
 _OR = re.compile(r"\bor\b|\boder\b|\bou\b|\u6216|\\(?:vee|lor)(?![a-z])")
 _COMPUTES = re.compile(r"[-+/*\u2212\u00d7\u00f7=<>^]|\\(?:times|cdot|div|pm|approx|neq?|sim|to|rightarrow)(?![a-z])")
 _NUMBERING = re.compile(

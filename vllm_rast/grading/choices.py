@@ -6,15 +6,14 @@ import re
 from typing import NamedTuple
 
 from vllm_rast.grading.qualifiers import is_changed_after, is_changed_before
-from vllm_rast.grading.statements import MAX_STATEMENT, around, is_taken_back
+from vllm_rast.grading.statements import MAX_STATEMENT, around, is_question, is_taken_back
 
 _OPENS = r"[\(\[*$_\"'`\s:\uff1a]{0,4}(?:\\(?:text|textbf|mathrm|mathbf|boxed)\s?\{\s?)?[\(\[*]{0,3}"
 # A capital, or a small letter in parentheses: "a" alone is an article.
 _LETTER = rf"{_OPENS}(?P<letter>[A-J](?![A-Za-z'\u2019])|(?<=\()[a-j](?=\)))[\)\]}}*$_\"'`]{{0,4}}"
 _RIGHT = (
     r"\s{0,3}(?i:is|would be|must be|has to be|should be|seems|matches|works|holds|fits|appears)\b(?i:\s{1,9}(?:the"
-    r"|to be"
-    r"|clearly|indeed|therefore|only|most|definitely|our|my|also)){0,3}\s{0,9}(?i:\w{1,20}\s)?"
+    r"|to be|clearly|indeed|therefore|only|most|definitely|our|my|also)){0,3}\s{0,9}(?i:\w{1,20}\s)?"
     r"(?i:correct|right|true|answer|best|option|choice|one|valid|$|(?=[.,;!]))"
 )
 _NAMED = r"(?i:\b(?:options?|choices?|answers?|statement|alternative|letter))"
@@ -66,15 +65,14 @@ _DENIES = re.compile(
 )
 _DENIED = re.compile(
     r"[\s)\]}*$_\"'`]{0,4}(?:(?i:is|are|was|would be|seems|looks)\s(?i:\w{1,12}\s){0,2}?(?i:not|n't|wrong|incorrect"
-    r"|false|impossible|excluded|eliminated|ruled)"
-    r"|(?i:isn't|cannot|can't|doesn't|does not|fails)|是?(?:错|不正确|不对|不成立))"
+    r"|false|impossible|excluded|eliminated|ruled)|(?i:isn't|cannot|can't|doesn't|does not|fails)"
+    r"|是?(?:错|不正确|不对|不成立))"
 )
 _OTHER = re.compile(
     r"[\s.)\]}*$\"']{0,6}(?:(?:or|and|and/or|&|\+|/|,|;|\\text\s?\{\s?(?:or|and)\s?\}|和|或|、)[\s,]{0,3}){1,2}"
     r"(?:(?:also|maybe|perhaps|possibly|either)\s)?(?:option\s|choice\s)?"
     r"[\s(\[*$\"']{0,4}(?:\\(?:text|textbf|mathrm|mathbf)\s?\{\s?)?\(?(?:[A-J](?![A-Za-z'])|-?\d)(?!\s(?:is|was"
-    r"|are)\s(?:wrong"
-    r"|incorrect|false|not))"
+    r"|are)\s(?:wrong|incorrect|false|not))"
 )
 _ANOTHER_BEFORE = re.compile(
     r"(?:^|[\s(*$])[A-J]\)?[\s*$,)]{0,4}(?:(?:or|and|and/or|&|/|,)\s?){1,2}(?:option\s|choice\s)?[\s(*$]{0,3}$"
@@ -109,11 +107,10 @@ def chosen_letter(text: str) -> Choice | None:
 
 
 def _is_denied(before: str, after: str, following: str) -> bool:
-    asked = after.rstrip(" \n*)\"'").endswith(("?", "\uff1f"))
     return bool(
         _DENIES.search(before)
         or _DENIED.match(after)
-        or asked
+        or is_question(after)
         or is_taken_back(following)
         or (is_changed_before(before) and not before.rstrip().endswith(("choice", "option")))
         or (is_changed_after(after) and not names_another(after))

@@ -25,8 +25,7 @@ _CHOSEN = re.compile(
 )
 _LABEL = re.compile(r"\s*(?:\\(?:text|textbf|mathrm|mathbf)\s*\{)?\(?[A-J][).]\s*\}?\s*(?=\S)")
 _PLAIN_UNIT = re.compile(  # as in 3e8 m/s or 5 km^2, typed without \\mathrm, after a space
-    r"(?<=[\d})])(?:\s+(?:[kcmMGn]?(?:m|s|g|h|L|N|J|K|V|W|A|C|F|T|Hz|eV|Pa|mol)|min|hr|yr|rad|days?"
-    r"|years?)(?:\^\{?-?\d\}?)?"
+    r"(?<=[\d})])(?:\s+(?:[kcmMGn]?(?:m|s|g|h|L|N|J|K|V|W|A|C|F|T|Hz|eV|Pa|mol)|min|hr|yr|rad|days?|years?)(?:\^\{?-?\d\}?)?"
     r"(?:\s*[/*]\s*(?:[kcmMGn]?(?:m|s|g|h|L|N|J|K|V|W|A|C|F|T|Hz|eV|Pa|mol)|min|hr|yr|rad)(?:\^\{?-?\d\}?)?)*)+$"
 )
 

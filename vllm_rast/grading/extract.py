@@ -46,8 +46,7 @@ _FORMULA_AFTER = re.compile(
 )
 _INTRODUCES = re.compile(
     r"(?:\b(?:is|are|was|were|be|has|have|equals?|gives?|makes?|gets?|needs?|costs?|earns?|answer|ans|total|result"
-    r"|sum|value)\b|[:=])"
-    r"[\s:=$*]{0,6}$",
+    r"|sum|value)\b|[:=])[\s:=$*]{0,6}$",
     re.IGNORECASE,
 )
 _BOTH = re.compile(r"\b(?:yes\b.*\bno|no\b.*\byes)\b", re.IGNORECASE | re.DOTALL)
@@ -89,10 +88,6 @@ class Candidate(NamedTuple):
     others: tuple[str, ...] = ()
     denied: bool = False
     alternatives: tuple[str, ...] = ()
-
-    @property
-    def readings(self) -> tuple[str, ...]:
-        return (self.answer, *self.others)
 
 
 def candidates(
@@ -202,10 +197,10 @@ def _without_box(text: str, numeric: bool, choice: bool, words: bool) -> Iterato
             yield Candidate(number.answer, how)
         if how == "hashes" or (how == "phrase" and is_answer and begins_with_value(statement)):
             return
-    if words and (plain := _YES_OR_NO.match(text)):
-        yield Candidate(plain[1], "sentence", denied=_BOTH.search(text) is not None)
     if words:
-        yield from _read(readings(first_sentence(text.strip()[_last_sentence(text.strip()) :])), "sentence")
+        if plain := _YES_OR_NO.match(text):
+            yield Candidate(plain[1], "sentence", denied=_BOTH.search(text) is not None)
+        yield from _read(readings(_last_sentence(text)), "sentence")
     yield from _last_found(text, numeric)
 
 
@@ -217,10 +212,11 @@ def _main_formula(text: str) -> Span | None:
     return spans[-1] if spans else None
 
 
-def _last_sentence(text: str) -> int:
-    """The place where the last sentence begins."""
-    before, _ = around(text, len(text.rstrip(".!* ")), len(text))
-    return len(text.rstrip(".!* ")) - len(before)
+def _last_sentence(text: str) -> str:
+    text = text.strip()
+    end = len(text.rstrip(".!* "))
+    before, _ = around(text, end, len(text))
+    return first_sentence(text[end - len(before) :])
 
 
 def _statements(text: str) -> Iterator[tuple[str, str, bool]]:

@@ -216,8 +216,10 @@ def _mark(item: GradeItem) -> tuple[Candidate | None, Decision]:
 def _may_deny(gold: str) -> bool:
     """Whether a gold is no value, so that the words around an answer may be what it says: impossible, at least 5."""
     node = tree(gold)
-    if node is None or is_choice(gold):
-        return node is None
+    if node is None:
+        return True
+    if is_choice(gold):
+        return False
     return node.kind in {"word", "empty", "inf"} or (node.kind == "rel" and "=" not in node.args[0])
 
 

@@ -56,11 +56,15 @@ def last_row(formula: str) -> str:
 
 def _looks_like_maths(span: str) -> bool:
     """Whether what stands between two dollar signs is a formula and not prose between two sums of money."""
-    words = _WORD.findall(_MARKUP.sub(" ", span))
+    words = _words(span)
     money = span.lstrip()[:1].isdigit() and (any(map(str.islower, words)) or span.rstrip()[-1:] in "=+-*/(,")
     return bool(span.strip()) and len(words) <= FEW_WORDS and not money
 
 
 def word_count(text: str) -> int:
     """How many words stand in a text outside of mathematical commands."""
-    return len(_WORD.findall(_MARKUP.sub(" ", text)))
+    return len(_words(text))
+
+
+def _words(text: str) -> list[str]:
+    return _WORD.findall(_MARKUP.sub(" ", text))

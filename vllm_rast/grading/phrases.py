@@ -22,8 +22,7 @@ MAX_CLAIMS = 100  # of an output that only ever says what the answer is not
 
 _PHRASE = re.compile(
     r"(?:final\s{1,9}answer|correct\s{1,9}answer|answer|result|solution|value)\b[\x22'`]?(?:\W{0,4}(?:to|for|of"
-    r"|in)\b[^\n.:=$]{0,80}?)?"
-    r"\s{0,9}(?:\*\*|__)?\s{0,9}(?:is|are|equals|was|will be|must be|should be|would be|:|="
+    r"|in)\b[^\n.:=$]{0,80}?)?\s{0,9}(?:\*\*|__)?\s{0,9}(?:is|are|equals|was|will be|must be|should be|would be|:|="
     r"|\uff1a)[\s:]{0,9}(?:\*\*|__)?\s{0,9}"
     r"(?:(?:therefore|thus|simply|then|given by|equal to|just|option|choice|actually|clearly|indeed)\b)?[\s:]{0,9}"
     r"|(?:\u7b54\u6848|\u7b54|\u7d50\u679c|\u7ed3\u679c"
@@ -40,8 +39,7 @@ _IS_ANSWER = re.compile(
 _ANSWER_TO = re.compile(r"answer\W+(?:to|for|of|in)\b.*[:=]", re.IGNORECASE)  # convert the answer to weeks: 28 / 7
 _DENIES = re.compile(
     r"\b(?:not|never|doubt|don't|doesn't|cannot|can't|wrong to|no way|impossible|unlikely|doubtful|untrue|false|wrong"
-    r"|incorrect|nobody"
-    r"|no one|(?:some|many|people|students|others|they|someone|one)\s(?:might\s|would\s|may\s)?"
+    r"|incorrect|nobody|no one|(?:some|many|people|students|others|they|someone|one)\s(?:might\s|would\s|may\s)?"
     r"(?:say|says|think|thinks|claim|claims|believe|believes|argue|argues|answer))\s(?:[a-z]{1,9}\s){0,3}(?:the\s)?$"
     r"|\bno\s(?:single\s|such\s|real\s|valid\s|unique\s)?$",
     re.IGNORECASE,
@@ -72,8 +70,9 @@ def _said_by(text: str, phrase: re.Match[str]) -> str | None:
     rest = _first_statement(said)
     if not rest:
         return None
-    before, after = around(text, phrase.start(), phrase.end() + said.find(rest) + len(rest))
-    following = text[phrase.end() + said.find(rest) + len(rest) : phrase.end() + 2 * MAX_STATEMENT]
+    end = phrase.end() + said.find(rest) + len(rest)
+    before, after = around(text, phrase.start(), end)
+    following = text[end : phrase.end() + 2 * MAX_STATEMENT]
     instead = corrected(rest, following)
     if instead:
         return instead

@@ -19,17 +19,14 @@ from vllm_rast.grading.statements import (
 )
 
 _NUMBER = re.compile(
-    r"(?:(?<![\w.)\]}])[-\u2212](?:\\?\$)?)?"
-    r"(?:\d+[ ]\d+\s?/\s?\d+(?![\d/])"
+    r"(?:(?<![\w.)\]}])[-\u2212](?:\\?\$)?)?(?:\d+[ ]\d+\s?/\s?\d+(?![\d/])"
     r"|(?:(?:\d{1,3}(?:(?:,\\!|,|\{,\}|\\[,!])\d{3})+(?!\d)|\d+)(?:\.\d+)?"
     r"|\.\d+)(?:[eE][+-]?\d+\b)?(?:\s?/\s?\d+(?![\d/]))?)"
 )
 _OR_BEFORE = re.compile(r"\d\W{0,3}(?:,\s?|\s)or\s\W{0,3}$|\b(?:not|n't)\s\W{0,3}$")
-_CALCULATES = re.compile(
-    r"[-+*/x\u00d7\u00f7\u2212]\s?\$?\(?[\d.,]+[^=\n]{0,80}=\s{0,3}(?:\*\*|\\?\$"
-    r"|\\\()?\s?(?=-?[\d.])(?!-?\$?[\d.,]+%?\s?[-+*/x\u00d7\u00f7=]\s?[\d$(])"
-)
-_EQUALS = re.compile(r"=\s{0,3}(?:\*\*|\\?\$|\\\()?\s?(?=-?[\d.])(?!-?\$?[\d.,]+%?\s?[-+*/x\u00d7\u00f7=]\s?[\d$(])")
+_RESULT = r"=\s{0,3}(?:\*\*|\\?\$|\\\()?\s?(?=-?[\d.])(?!-?\$?[\d.,]+%?\s?[-+*/x\u00d7\u00f7=]\s?[\d$(])"
+_CALCULATES = re.compile(rf"[-+*/x\u00d7\u00f7\u2212]\s?\$?\(?[\d.,]+[^=\n]{{0,80}}{_RESULT}")
+_EQUALS = re.compile(_RESULT)
 NEAR_END = 200  # characters in which a sentence that breaks off is seen
 _ASIDE = re.compile(r"\d[^()=]{0,80}(?P<opens>\s\()[^()]{0,300}[A-Za-z]{3}")  # $460 for the week (40 hours at $10)
 _REST = re.compile(r"\s?(?:\u03c0|\u221a\s?\d+)(?:\s?/\s?\d+)?")  # 3\u03c0
@@ -39,15 +36,13 @@ _SAYS_NUMBER = re.compile(
     r"(?:=|\b(?:is|are|was|were|be|has|have|had|gets?|got|makes?|made|earns?|earned|needs?|costs?|takes?|took|pays?"
     r"|paid|spends?"
     r"|spent|saves?|saved|owes?|equals?|gives?|uses?|used|receives?|weighs?|contains?|holds?|ran|walked|drove|read"
-    r"|ate|bought|sold|won"
-    r"|lost|drank|wrote|caught|found|left|sent|gave|kept|[a-z]{2,12}ed|total of|left with)\b)"
+    r"|ate|bought|sold|won|lost|drank|wrote|caught|found|left|sent|gave|kept|[a-z]{2,12}ed|total of|left with)\b)"
     r"(?:\s(?:only|just|exactly|about|approximately|a total of|now))?\s{0,3}(?:\*\*|\\?\$|\\\(){0,2}(?=-?[\d.])"
     r"(?!-?[\d.,]+\s?[-+*/\u00d7\u00f7=])"
 )
 _PREPOSITION = re.compile(
     r"(?:(?!\band\b|\bso\b|\bor\b|\bto\b)[^,;=]){0,120}\b(?:at|in|after|for|over|during|within|from|on|among|between"
-    r"|of|by|with|per)"
-    r"\s(?:(?:the|those|these|all|each|his|her|their|a|last|next|first)\s){0,3}[$\\(]{0,2}"
+    r"|of|by|with|per)\s(?:(?:the|those|these|all|each|his|her|their|a|last|next|first)\s){0,3}[$\\(]{0,2}"
 )
 _WORD_BEFORE = re.compile(r"[A-Za-z]+$")
 _CURRENCIES = {"Rs", "US", "USD", "AUD", "CAD", "HK", "NT", "R", "RM", "EUR", "GBP"}

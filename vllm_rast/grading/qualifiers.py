@@ -26,10 +26,8 @@ _DENIALS = _words(
     "not never cannot neither nor none nobody nothing without except excluding unlike exclude excludes reject rejects"
     " eliminate eliminates wrong incorrect incorrectly false hardly doubt doubts avoid isnt wasnt arent cant"
 )
-_DOUBTS = _words(
-    "maybe perhaps possibly either whether might could may if unless suppose assume assuming supposing otherwise"
-)
 _CHOOSES = _words("either whether if unless suppose assume assuming supposing otherwise")
+_DOUBTS = _CHOOSES | _words("maybe perhaps possibly might could may")
 _CHANGES = _words(
     "twice thrice double triple quadruple half third quarter fifth sixth seventh eighth ninth tenth after root"
     " square cube reciprocal inverse factorial multiple multiples plus times over under above below exceeds"
@@ -47,8 +45,7 @@ _SPEAKS_OF = re.compile(
     r"|suppos\w+|assum\w+|imagine|pretend|according to|(?:wrote|writes|said|says)\s(?:that|down)|claimed|claims|asked"
     r"|disprove|contradiction|retract"
     r"|thought to be|refuse|rhymes|fails to|draft|for (?:example|instance)|e\.g\.|looks? like|format|such as"
-    r"|with probability"
-    r"|(?:won't|will not|wouldn't|would not|never|refuse to) (?:answer|say|write|choose|box|claim)"
+    r"|with probability|(?:won't|will not|wouldn't|would not|never|refuse to) (?:answer|say|write|choose|box|claim)"
     r"|don't (?:answer|say|write|choose|box)|do not (?:answer|say|write|choose|box))\b(?:(?!\b(?:but|so|therefore"
     r"|thus|hence)\b)[^,.;:\n])*$",
     re.IGNORECASE,
@@ -61,8 +58,7 @@ EMPHASIS = re.compile(
 )
 _CONDITION = re.compile(
     r"\b(?:if|unless|whether|suppos(?:e|ing)|assum(?:e|ing)|imagine|pretend|when)\s(?:that\s)?(?:(?:the|our|your|my"
-    r"|its)\s)?"
-    r"(?:(?:final|correct|right|true)\s)?(?:(?:answer|result|value|solution|it|this)\s(?:is|was|were"
+    r"|its)\s)?(?:(?:final|correct|right|true)\s)?(?:(?:answer|result|value|solution|it|this)\s(?:is|was|were"
     r"|equals)\s)?[\s$*\\({]*$",
     re.IGNORECASE,
 )
@@ -71,7 +67,6 @@ _BEFORE_TO = _words(
     " adjacent compared similar relative add added prime coprime proportional"
 )
 _BEFORE_BY = _words("divisible divided multiplied multiply divide off decreased reduced")
-_BEFORE_MOST = frozenset({"at", "the"})
 _COPULAS = _words(
     "is was are were be seems seem appears looks would will must should can could does do did has have may might"
     " proves turns"
@@ -102,8 +97,7 @@ _RANGE = re.compile(r"\s{0,3}(?:[-\u2013\u2014]|\bto\b|\bthrough\b|\.\.\.?)\s{0,
 _FOREIGN_DENIES = re.compile(
     r"(?:不是|不等于|不为|并非|不選|不选|至少|至多|大于|小于|超过|不超过|不小于|不大于|约为?|可能)(?:是|为|等于)?\s{0,3}$"
     r"|\b(?:mayor|menor|más|menos|plus (?:grande? )?|moins|supérieure? à|inférieure? à|maior|menor|maggiore|minore"
-    r"|größer|kleiner"
-    r"|mehr|weniger|больше|меньше)\s?(?:que|do que|di|de|als|чем)?\s[\s$*(\\]{0,4}$"
+    r"|größer|kleiner|mehr|weniger|больше|меньше)\s?(?:que|do que|di|de|als|чем)?\s[\s$*(\\]{0,4}$"
     r"|\b(?:al menos|como máximo|como mínimo|au moins|au plus|mindestens|höchstens|не менее|не более|pelo menos"
     r"|almeno)\s[\s$*(\\]{0,4}$"
     r"|(?:\b(?:не|no es|no son|n'est pas|ne vaut pas|pas|nicht|kein|não é|non è)\s|nunca es\s|(?:doppio di|doble de"

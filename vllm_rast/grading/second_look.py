@@ -12,14 +12,12 @@ from vllm_rast.grading.latex.clean import clean
 from vllm_rast.grading.latex.numbers import read_decimal
 
 _HEDGES = re.compile(
-    r"\b(?:or|if|else|when|not|nor|maybe|perhaps|possibly|either|neither|unless|except|otherwise|but|wrong|incorrect"
-    r"|impossible|never|"
+    r"\b(?:or|if|else|when|not|nor|maybe|perhaps|possibly|either|neither|unless|except|otherwise|but|wrong|incorrect|impossible|never|"
     r"least|most|more|less|fewer|greater|between|even|odd|prime|increasing|decreasing)\b"
 )
 _TEXT = re.compile(r"\\(?:text|mbox|textrm|textbf|textit)\s{0,9}\{([^{}]{0,400})\}")
 _LAYOUT = re.compile(
-    r"\\(?:begin|end)\s?\{[^{}]{0,40}\}|\\(?:frac|sqrt|cdot|times|left|right|mathrm|mathbf|operatorname|limits|quad"
-    r"|qquad|ldots|dots|cdots|div|pm|infty"
+    r"\\(?:begin|end)\s?\{[^{}]{0,40}\}|\\(?:frac|sqrt|cdot|times|left|right|mathrm|mathbf|operatorname|limits|quad|qquad|ldots|dots|cdots|div|pm|infty"
     r"|circ|degree|in|le|ge|ne|to|sum|prod|int|lim|binom|pmatrix|bmatrix)(?![A-Za-z])"
 )
 _RELATIONS = re.compile(r"\\(?:ge|le|ne|to|implies|Rightarrow)(?![A-Za-z])|[<>?]")

@@ -18,22 +18,19 @@ _EXPLAINS = re.compile(
     r"\s*(?:[,;]|\s[-\u2013\u2014]+|\s?\()\s*(?:as|which|so|because|since|where|when|and (?:so|this|that|thus"
     r"|therefore|not)"
     r"|this|that|not|with|after|by|thus|hence|therefore|but not|though|although|giving|meaning|given|i\.e|e\.g|if"
-    r"|assuming"
-    r"|rounded|using|for|is|was|would|rather)\b"
+    r"|assuming|rounded|using|for|is|was|would|rather)\b"
     r"|\s+(?:because|since|as (?:shown|required|desired|expected|claimed|above|stated)|which|after|when|based on"
     r"|instead of|(?:and|but) not|rather than|down from|up from|out of|compared)\b|\s*,\s*[a-z]{3,12}ing\b"
 )
 # After a number or a formula any clause that begins with a word of its own.
 _GOES_ON = re.compile(
     r"\s*(?:[,;]|\s[-\u2013\u2014]+|\s\()\s*(?!and\b|or\b|pi\b|sqrt\b)(?:[A-Za-z\u00c0-\u024f]{3,}|(?:I|we|it|he"
-    r"|my)\b)(?![A-Za-z]*\()"
-    r"|\s\((?!or\b|mod\b)[^()]{0,200}[A-Za-z]{2}"
+    r"|my)\b)(?![A-Za-z]*\()|\s\((?!or\b|mod\b)[^()]{0,200}[A-Za-z]{2}"
 )
 _BEGINS_WITH_VALUE = re.compile(r"[\s$*({\\\[]{0,6}[-+\u2212]?[\s$({\\]{0,4}(?:\d|[A-Za-z]\s?=|frac|sqrt|pi)")
 _CONCLUDES = re.compile(
     r"\W*(?:so|thus|therefore|hence|giving|making|leaving|bringing|yielding|resulting|totall?ing|meaning|but(?! not)"
-    r"|and|then"
-    r"|rather(?! than)|is|was|would)\b"
+    r"|and|then|rather(?! than)|is|was|would)\b"
 )
 _ALTERNATIVES = re.compile(
     r"(?:^|[\s(])(?:or|else|otherwise|alternatively)\s+"
@@ -57,8 +54,7 @@ _BOUNDS = re.compile(
     r"|smaller than|higher than|lower than|no more than|no less than|no fewer than|no greater than|not more than"
     r"|not less"
     r" than|up to|under|over|above|below|between|somewhere|anything|any number|in the range|within|bounded|strictly"
-    r"|close"
-    r" to|nearly|almost|just under|just over)\b",
+    r"|close to|nearly|almost|just under|just over)\b",
     re.IGNORECASE,
 )
 _DOUBTS = re.compile(
@@ -74,8 +70,7 @@ _INSTEAD = re.compile(
 )
 _WAIT = re.compile(
     r"等等|不对|算错|更正|\bperd[oó]n\b|\b(?:wait|edit:|actually|correction|corrected|sorry|oops|whoops|scratch that"
-    r"|i mean(?:t)?|let me correct"
-    r"|on second thought"
+    r"|i mean(?:t)?|let me correct|on second thought"
     r"|hold on|hmm|my mistake|my bad|i made (?:a|an) (?:mistake|error)|apologies|strike that|no,"
     r"|(?<!if )(?:that|this|it|which)(?:'s| is| was) (?:wrong|incorrect|not (?:right|correct))|cannot be right"
     r"|can't be right)",
@@ -91,14 +86,12 @@ _NOW = re.compile(
 )
 _DIRECTLY = re.compile(
     r"[\s.,;:!$*)\]\u2013\u2014-]{0,9}(?:(?:oh|no|nope|oops|whoops|wait|actually|sorry|hmm|correction|rather"
-    r"|i mean(?:t)?|make that)\b"
-    r"[\s,.:;!\u2013\u2014-]{1,6}){1,4}(?=[$\\({*]{0,4}-?(?:\d|frac|sqrt|[A-J]\b))",
+    r"|i mean(?:t)?|make that)\b[\s,.:;!\u2013\u2014-]{1,6}){1,4}(?=[$\\({*]{0,4}-?(?:\d|frac|sqrt|[A-J]\b))",
     re.IGNORECASE,
 )
 _TAKEN_BACK = re.compile(
     r"[\s.,;:!$*)\]}\\]{0,12}(?:(?:but|no|wait|hmm|oops|actually|on second thoughts?)\b[\s,.!]{0,4}){0,3}(?:that|this"
-    r"|it|which|the above"
-    r"|i think that)"
+    r"|it|which|the above|i think that)"
     r"(?: has been (?:refuted|ruled out|rejected|disproved)|(?: can'?t| can\u2019t| cannot| couldn't) be (?:right"
     r"|correct|true|it|the answer)"
     r"|(?:'s|\u2019s| is| was| looks| seems)\s(?:clearly |obviously |definitely |actually |also )?"
@@ -138,8 +131,7 @@ _WHICH_IS = re.compile(
 )
 _BREAKS_OFF = re.compile(
     r"\b(?:the|an|and|or|so|then|that|which|we|he|she|they|must|will|can|need|should|to|of|is|are|with|by|for|in|on"
-    r"|at|from|if"
-    r"|because|since|but|than|as)[\s,:]{0,9}$",
+    r"|at|from|if|because|since|but|than|as)[\s,:]{0,9}$",
     re.IGNORECASE,
 )
 _MORE = re.compile(
@@ -161,7 +153,7 @@ def around(text: str, start: int, end: int) -> tuple[str, str]:
     before = text[max(0, start - MAX_STATEMENT) : start]
     stripped = before.rstrip(" \n\t$*_[(\\")
     ends = last(_END.finditer(stripped))
-    begin = ends.end() if ends and ends.end() < len(stripped) else len(stripped) if ends else 0
+    begin = ends.end() if ends else 0
     after = text[end : end + MAX_STATEMENT]
     stop = _END.search(after)
     return before[begin:], after[: stop.end()] if stop else after
@@ -226,8 +218,7 @@ def corrected(statement: str, after: str) -> str | None:
         instead = last(_INSTEAD.finditer(statement, denial.end()))
         found = statement[instead.end() :] if instead else said_after(after) or _said_next(after)
         return None if found is None else without_clause(found)
-    within = _corrects_itself(statement)
-    return said_after(after) or within
+    return said_after(after) or _corrects_itself(statement)
 
 
 def not_but(statement: str) -> str | None:
@@ -268,17 +259,13 @@ def without_clause(statement: str, is_answer: bool = False) -> str:
 
     is_answer: it is called the answer, so that nothing that follows from it is one
     """
-    clause = _EXPLAINS.search(statement)
-    if _BEGINS_WITH_VALUE.match(statement):
+    clause, is_value = _EXPLAINS.search(statement), begins_with_value(statement)
+    if is_value:
         clause = min(filter(None, (clause, _GOES_ON.search(statement))), key=lambda found: found.start(), default=None)
     if not clause or not statement[: clause.start()].strip():
         return statement
-    concludes = _CONCLUDES.match(statement[clause.start() :])
-    if (
-        concludes
-        and not (is_answer and _BEGINS_WITH_VALUE.match(statement))
-        and re.search(r"\d", statement[clause.start() :])
-    ):
+    rest = statement[clause.start() :]
+    if _CONCLUDES.match(rest) and not (is_answer and is_value) and re.search(r"\d", rest):
         return statement  # 18 eggs, so she makes 19
     return statement[: clause.start()]
 

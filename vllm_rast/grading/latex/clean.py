@@ -71,13 +71,10 @@ _REWRITES = [
         (r"^\((\d+)\)_", r"\1_"),  # 1011 in base 2
         (r"(?<=\d)(\s*(?:\\(?:text|mathrm)\s?\{)?\s*)([aApP])\.\s?[mM]\.?(?![A-Za-z])", r"\1 \2m"),
         (r"(?<=[0-9A-Fa-f])\\(?:mathrm|text)\s?\{([A-F]{1,4})\}(?=[0-9A-F]{0,9}_)", r"\1"),  # 1A in base 16
-        (
-            r"\\frac\s?\{\\(?:mathrm|text)\s?\{([a-zA-Z]{1,4})\}\}\{\\(?:mathrm|text)\s?\{([a-zA-Z]{1,4})\}(\^\{?\d\}?)?\}",
-            r"\\text{ \1/\2\3}",
-        ),
-        (
-            r"\\frac\s?\{\\(?:mathrm|text)\s?\{([a-zA-Z]{1,4})\}\}\{\\(?:mathrm|text)\s?\{([a-zA-Z]{1,4}\^?\d?)\}\}",
-            r"\\text{ \1/\2}",
+        (  # m/s and m/s^2 as fractions of units
+            r"\\frac\s?\{\\(?:mathrm|text)\s?\{([a-zA-Z]{1,4})\}\}\{\\(?:mathrm|text)\s?"
+            r"(?:\{([a-zA-Z]{1,4})\}(\^\{?\d\}?)?|\{([a-zA-Z]{1,4}\^?\d?)\})\}",
+            r"\\text{ \1/\2\3\4}",
         ),
         (r"\*\*", "^"),
         (r"\\(?:langle|lparen)(?![A-Za-z])", "("),

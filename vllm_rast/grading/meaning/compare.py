@@ -133,7 +133,6 @@ def _with_degrees(gold: Node, answer: Node, rules: Rules) -> Verdict:
 
 
 def _with_units(gold: Node, answer: Node, rules: Rules) -> Verdict:
-    gold, answer = _angles(gold, answer)
     unit_gold = gold.args[1] if gold.kind == "unit" else None
     unit_answer = answer.args[1] if answer.kind == "unit" else None
     bare_gold = gold.args[0] if gold.kind == "unit" else gold

@@ -16,8 +16,12 @@ _TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
 _SMALL = {word: number for number, word in enumerate(_ONES.split())}
 _SMALL |= {word: 10 * number for number, word in enumerate(_TENS.split(), 2)}
 _LARGE = {"thousand": 10**3, "million": 10**6, "billion": 10**9}
-_PARTS = "half third quarter fifth sixth seventh eighth ninth tenth".split()  # noqa: SIM905
-_DENOMINATORS = {word: number for number, word in enumerate(_PARTS, 2)} | {"halve": 2, "fourth": 4, "twelfth": 12}
+_PARTS = "half third quarter fifth sixth seventh eighth ninth tenth"
+_DENOMINATORS = {word: number for number, word in enumerate(_PARTS.split(), 2)} | {
+    "halve": 2,
+    "fourth": 4,
+    "twelfth": 12,
+}
 _MEANINGS = {
     "none": {"no solution", "no solutions", "empty set", "no real solution", "no real solutions", "no real roots"},
     "undefined": {"does not exist", "dne", "not defined"},
