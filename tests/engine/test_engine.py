@@ -259,6 +259,8 @@ def test_speculative_decoding(
         counters = {metric.name: getattr(metric, "value", 0) for metric in engine.get_metrics()}
         assert counters["vllm:spec_decode_num_accepted_tokens"] > accepted
         accepted = counters["vllm:spec_decode_num_accepted_tokens"]
+    # Samples of the one best token: each draft is verified at its request's own temperature and top-k.
+    assert decode(engine, prompts, alphas, temperature=1, top_k=1, seed=1) == expected(reference, prompts, alphas)
 
 
 def test_alpha_zero_is_stock_vllm_on_the_base(

@@ -40,12 +40,14 @@ class TracingMixin:
 if current_platform.is_cpu():
     from vllm.v1.worker import cpu_worker
 
+    from vllm_rast.engine.cpu_rejection import mend_rejection_sampling
     from vllm_rast.engine.v1_runner import RastCPUModelRunner
 
     class RastWorker(TracingMixin, cpu_worker.CPUWorker):
         """The CPU worker builds its V1 runner by a name in its module, which is replaced while it does."""
 
         def init_device(self) -> None:
+            mend_rejection_sampling()
             with patch.object(cpu_worker, "CPUModelRunner", RastCPUModelRunner):
                 super().init_device()
 
