@@ -3,7 +3,7 @@
 
 #include "binding.h"
 
-// torch's headers declare it only where CUDA's own headers are used, which this file does not need.
+// torch's headers declare it only if CUDA's own headers are used, which this file does not need.
 extern "C" int32_t aoti_torch_get_current_cuda_stream(int32_t device_index, void** ret_stream);
 
 namespace vllm_rast {

@@ -58,7 +58,7 @@ struct Part {
 #endif
 
 // Two neighbours of bfloat16 models with each 32-bit load (the first in the low half): widening one by one takes half
-// as long again, which is felt where the logits are still in the cache. Returns how many columns are done.
+// as long again, which is felt if the logits are still in the cache. Returns how many columns are done.
 template <int count>
 int64_t add_pairs(const Part* parts, float* out, int64_t columns) {
   using Pair = uint32_t __attribute__((aligned(2), may_alias));
@@ -82,7 +82,7 @@ int64_t add_pairs(const Part* parts, float* out, int64_t columns) {
 }
 
 // out[v] (+)= the sum of `count` models. Written where it was read at most, so the loops are free to run abreast even
-// where out is one of the models.
+// if out is one of the models.
 template <class First, class Rest, int count, bool onto>
 void add(const Part* parts, float* out, int64_t columns) {
   int64_t done = 0;

@@ -74,7 +74,7 @@ __device__ void combine_eight(const Arguments& a, const float* weights, int64_t 
   }
 }
 
-// exp(x - largest), 0 for -inf even where that is the largest.
+// exp(x - largest), 0 for -inf even if that is the largest.
 __device__ float share_of(float x, float largest) { return expf(x - (largest == -INFINITY ? 0 : largest)); }
 
 // What eight neighbours add to a trace. A nan is never larger, so it stays out of the largest and in the sums.

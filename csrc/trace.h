@@ -21,13 +21,13 @@ namespace vllm_rast {
 constexpr int64_t kTraceColumns = 5;
 
 struct TracePart {
-  float base_max;  // nans left out; -inf where there is nothing else
+  float base_max;  // nans left out; -inf if there is nothing else
   float base_sum;  // of exp(base - base_max)
   float mix_max, mix_sum;
   float moved;  // sum of exp(mix - mix_max) * (mix - base)
 };
 
-// exp(max - larger) for the sum that belongs to `max`; 1 where both are the same infinity.
+// exp(max - larger) for the sum that belongs to `max`; 1 if both are the same infinity.
 template <class Float>
 VLLM_RAST_EVERYWHERE Float rescale(Float max, Float larger) {
   return max == larger ? 1 : exp(max - larger);

@@ -65,7 +65,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--their-dtype",
         choices=("bfloat16", "float16", "float32"),
-        help="dtype of transformers alone, where another than --dtype is its best (default: the same)",
+        help="dtype of transformers alone, if another than --dtype is its best (default: the same)",
     )
     parser.add_argument(
         "--attention", choices=("sdpa_grouped", "sdpa"), default="sdpa_grouped", help="transformers' attention"

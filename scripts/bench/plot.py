@@ -318,7 +318,7 @@ ROWS: dict[str, Callable[[Result], Iterable[Row]]] = {
 
 
 def setup_line(result: Result) -> str:
-    """Models and problem size of a file, where it says them."""
+    """Models and problem size of a file, if it says them."""
     settings = {**result.get("settings", {}), **result.get("setup", {})}
     names = ("models", "base", "small", "dtype", "their_dtype", "compile", "enforce_eager", "prompts", "n", "longest")
     return ", ".join(f"{name} {settings[name]}" for name in names if name in settings)

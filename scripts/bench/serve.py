@@ -5,7 +5,7 @@
 
 Both servers run at the same time on loopback, and take turns at being measured by vLLM's own `vllm bench serve`: for
 every number of concurrent clients stock, mix, and the mix's server asked for the base alone (what the server costs
-where no small model runs). The soak test sends thousands of short requests with weights of all kinds and lets many
+in which no small model runs). The soak test sends thousands of short requests with weights of all kinds and lets many
 clients hang up: every request must end exactly once, and memory must not grow. Results go to stdout as markdown and
 with --json to a file.
 """

@@ -84,7 +84,7 @@ def start_once(task: dict[str, Any]) -> None:
 
 
 def forget_files(folders: Iterable[str]) -> None:
-    """Ask the operating system to drop the models from its cache of files, where it can be asked."""
+    """Ask the operating system to drop the models from its cache of files, if it can be asked."""
     if not hasattr(os, "posix_fadvise"):
         return
     for folder in folders:

@@ -73,7 +73,7 @@ def test_the_prefix_cache_keeps_apart_what_differs(engine: Any, reference: Refer
             assert output.num_cached_tokens == tokens
             assert list(output.outputs[0].token_ids) == answer
     assert decode(engine, prompts, alphas) == want
-    # A second turn: the first one's answer is prompt now, its blocks are found, and positions count anew.
+    # A second turn: the first one's answer is prompt now, its blocks are found, and positions start again.
     late = IN_ENGINE[0]
     turns = [[*prompts[0], *decode(engine, prompts[:1], [late], max_tokens=40)[0], 5, 6, 7]] * 2
     for turn, alpha in zip(turns, [late, 2], strict=True):

@@ -87,7 +87,7 @@ def test_v1_runs_the_models_that_a_schedule_uses_anywhere() -> None:
         assert model.active == (True, active, active)
 
 
-def test_v1_reads_a_session_anew() -> None:
+def test_v1_reads_a_session_again() -> None:
     """The same id, alone in the batch before and after: only the runner's hook tells that its prompt has grown."""
     model = fake_model()
     weights = TokenWeights(model)

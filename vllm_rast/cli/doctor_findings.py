@@ -19,7 +19,7 @@ ENTRY_POINT = "vllm_rast.engine.plugin:register"
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report. fine: False where something keeps an engine from starting."""
+    """One line of the report. fine: False if something keeps an engine from starting."""
 
     name: str
     value: str
@@ -90,7 +90,7 @@ def examine_vllm() -> Iterator[Finding]:
     if asked is not None:
         yield Finding("runner", "V2" if asked == "1" else "V1", f"VLLM_USE_V2_MODEL_RUNNER={asked}")
     elif has_triton():
-        yield Finding("runner", "V2", "vLLM's default where Triton is; V1 for what V2 lacks")
+        yield Finding("runner", "V2", "vLLM's default if there is Triton; V1 for what V2 lacks")
     else:
         yield Finding("runner", "V1", "V2 needs Triton, which has no back end here")
 

@@ -114,7 +114,7 @@ def engine_help_topic(arguments: list[str]) -> str | None:
 
 
 def command(arguments: Sequence[str]) -> str:
-    """What the user typed, ready to be typed again; with the program's path where the shell would not find it."""
+    """What the user typed, ready to be typed again; with the program's path if the shell would not find it."""
     path = sys.argv[0]
     elsewhere = os.path.basename(path) == PROGRAM and shutil.which(PROGRAM) != path
     return shlex.join([path if elsewhere else PROGRAM, *arguments])

@@ -17,7 +17,7 @@ class TraceSums:
     """The sum of KL(mix || base) over the rows that mix, and their number.
 
     A row is one position whose logits the engine asked for: every decoded token, and under speculation every draft.
-    It mixes where the base and another model take part; rows of a single model are left out, and so are rows without
+    A row is mixed if the base and another model take part; rows of a single model are left out, and so are rows without
     a KL (a nan, or a token that the base rules out). Adding waits for nothing, so the engine never stops for it.
     """
 
@@ -27,7 +27,7 @@ class TraceSums:
     def combine(
         self, logits: Sequence[torch.Tensor], weights: torch.Tensor, one_gather: OneGather | None = None
     ) -> torch.Tensor:
-        """combine_logits, in the base's place where that is float32, and the trace of its rows. [num_rows, vocab]
+        """combine_logits, in the base's place if that is float32, and the trace of its rows. [num_rows, vocab]
 
         With one_gather the logits are this rank's slices, whose columns beyond the vocabulary are left as they are.
         """

@@ -112,9 +112,9 @@ class Ensemble(nn.Module):
         return mixed if self.one_gather is None else self.one_gather(mixed)
 
     def head(self, column: int, hidden: torch.Tensor) -> torch.Tensor | None:
-        """One model's logits, [num_rows, its vocabulary], or this rank's slice of them where slices are combined.
+        """One model's logits, [num_rows, its vocabulary], or this rank's slice of them if slices are combined.
 
-        A small model's end at the tokenizer's last id: none beyond it can be sampled where small models take part.
+        A small model's end at the tokenizer's last id: none beyond it can be sampled if small models take part.
         """
         if self.active[column]:
             logits = self.members[column].compute_logits(hidden.contiguous())

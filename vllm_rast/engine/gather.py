@@ -39,7 +39,7 @@ class OneGather:
 
     @staticmethod
     def fits(models: Sequence[nn.Module]) -> bool:
-        """Whether several ranks share the heads, and each model's can be told, read and, where needed, cut again."""
+        """Whether several ranks share the heads, and each model's can be told apart, read and, if needed, cut again."""
         heads = [head for head in map(head_of, models) if head is not None]
         if len(heads) < len(models) or any(head.tp_size == 1 for head in heads):
             return False

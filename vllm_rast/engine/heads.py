@@ -63,7 +63,7 @@ def apply_wide_head(head: Any, hidden: torch.Tensor, bias: torch.Tensor | None) 
 
 
 def use_wide_linears(model: nn.Module) -> None:
-    """Our own product in the layers that vLLM leaves to torch's, which it does on a CPU where oneDNN has no bfloat16.
+    """Our own product in the layers that vLLM leaves to torch's, as it does on a CPU if oneDNN has no bfloat16.
 
     Elsewhere vLLM has packed the weights for oneDNN and left nothing behind. Measured with one thread on AVX2, a layer
     of 9,728 x 896: 2.3 times torch's speed for 1 row, where it takes all that memory gives (22 GB/s), 4.7 times for 8,

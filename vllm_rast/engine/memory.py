@@ -21,7 +21,7 @@ from vllm_rast.errors import UserError
 from vllm_rast.kernels.select import native
 
 GIB = 1 << 30
-# On a CPU vLLM takes 92 % of the machine's memory for itself and refuses to start where that much is not free.
+# On a CPU vLLM takes 92 % of the machine's memory for itself and refuses to start if that much is not free.
 CPU_KV_SHARE = 0.5
 # safetensors' names of the dtypes that vLLM converts to the model's own dtype while loading.
 FLOAT_DTYPES = {"F64", "F32", "F16", "BF16"}
@@ -157,7 +157,7 @@ def weight_bytes(model: ModelConfig, vllm_config: VllmConfig) -> int | None:
     if not found:
         return None
     if current_platform.is_cpu() and dtype != torch.float32 and not (dtype == torch.bfloat16 and native("cpu")):
-        # The head is widened to float32 (heads.use_float32_head): two more bytes for each weight, or a copy where tied.
+        # The head is widened to float32 (heads.use_float32_head): two more bytes for each weight, or a copy if tied.
         head = model.get_vocab_size() * model.get_hidden_size()
         total += head * (4 if getattr(model.hf_text_config, "tie_word_embeddings", False) else 2)
     return total // vllm_config.parallel_config.tensor_parallel_size

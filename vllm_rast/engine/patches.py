@@ -77,7 +77,7 @@ def name_our_parts(engine_args: EngineArgs) -> None:
 def checking_requests(process_inputs: Any) -> Any:
     """vLLM 0.32 checks unknown `extra_args` nowhere, and an exception in a worker ends the engine for everybody.
 
-    Every request of every entry point passes here, before it is queued. Where idle models are skipped, a request leaves
+    Every request of every entry point passes here, before it is queued. If idle models are skipped, a request leaves
     no keys and values of the models it does not use at any position, so it must not share cached blocks with one that
     uses others: `cache_salt` is vLLM's own way to keep prefixes apart. Nothing else about alpha is in a block. For the
     same reason a session, whose later inputs may bring another alpha, has to use every model from the beginning.

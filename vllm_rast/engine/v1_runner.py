@@ -86,7 +86,7 @@ class RastRunnerMixin:
 class RastCPUModelRunner(RastRunnerMixin, CPUModelRunner):
     """V1 on a CPU.
 
-    Where only a part of a prompt has run, V1 throws the sampled token away and turns the request's generator back by
+    If only a part of a prompt has run, V1 throws the sampled token away and turns the request's generator back by
     one draw (`set_offset`). A CPU generator cannot be turned back: in vLLM 0.32 a seeded request whose prompt is cut
     into chunks ends the engine. So such requests draw from the common generator, and keep their own untouched.
     """

@@ -33,7 +33,7 @@ def combine_logits(
     vocabulary of a model that takes part are -inf. A row that takes one model with weight 1 is an exact copy of it.
     Every implementation rounds alike, so the result does not depend on which one runs (`vllm_rast.kernels.select`).
 
-    In a trace, columns of -inf hold no probability and add nothing; where the base has -inf and the mix has not, KL is
+    In a trace, columns of -inf hold no probability and add nothing; if the base has -inf and the mix has not, KL is
     inf. A nan or +inf has no softmax: it makes nan what depends on it. The trace is good to about 1e-6 of the largest
     logit, and the same however many threads run, but not the same to the bit in every implementation.
 

@@ -1,4 +1,4 @@
-"""A linear layer with bfloat16 weights and float32 sums: the heads on a CPU, and every layer where vLLM has no better.
+"""A linear layer with bfloat16 weights and float32 sums: the heads on a CPU, and layers for which vLLM has no better.
 
 torch multiplies bfloat16 matrices on processors without bfloat16 instructions several times slower than float32 ones,
 and can only give their product rounded to bfloat16; a float32 copy of the weights would cost twice their memory.
@@ -11,17 +11,17 @@ from torch.nn import functional as F
 
 from vllm_rast.kernels.select import native, operation
 
-CHUNK = 4096  # weight rows that are widened at a time where torch does the work: 16 MB at a width of 1024
+CHUNK = 4096  # weight rows that are widened at a time if torch does the work: 16 MB at a width of 1024
 
 
 def wide_linear(
     x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None, *, rounds: bool = False
 ) -> torch.Tensor:
-    """x @ weight.T + bias, summed in float32; the result is float32, or rounded once to bfloat16 where `rounds`.
+    """x @ weight.T + bias, summed in float32; the result is float32, or rounded once to bfloat16 if `rounds`.
 
     x: [..., depth] in bfloat16. weight: [width, depth] in bfloat16. bias: [width] in float32.
 
-    On a CPU a row's result does not depend on the rows beside it. No gradients. Raises RuntimeError or ValueError where
+    On a CPU a row's result does not depend on the rows beside it. No gradients. Raises RuntimeError or ValueError if
     shapes or dtypes do not fit.
     """
     rows = x.reshape(-1, x.shape[-1])

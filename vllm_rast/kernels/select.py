@@ -82,7 +82,7 @@ def give_up(kind: str, reason: str) -> Choice:
 
 
 def prepare() -> None:
-    """Build what this machine will need, before the processes start that use it. Cheap where that is done."""
+    """Build what this machine will need, before the processes start that use it. Cheap if that is done."""
     kind = "cpu" if torch.version.cuda is None else "cuda"
     with _deciding:
         if kind in _choices or wanted(kind) is not None:
@@ -126,7 +126,7 @@ def load_checked(path: Path) -> ctypes.CDLL:
 
 
 def instruction_set(library: ctypes.CDLL | Path, wanted: str | None = None) -> str:
-    """What the CPU library uses: the best this processor has, or the one wanted where it has that (for tests)."""
+    """What the CPU library uses: the best this processor has, or the one wanted if it has that (for tests)."""
     loaded = ctypes.CDLL(str(library)) if isinstance(library, Path) else library
     function = loaded.vllm_rast_cpu_isa
     function.restype, function.argtypes = ctypes.c_char_p, [ctypes.c_char_p]

@@ -58,7 +58,7 @@ async def one_line_refusal(request: Any, error: Any) -> JSONResponse:
     first = findings[0]
     if not isinstance(first, dict):
         return bad_request(one_line(first), None)
-    own = (first.get("ctx") or {}).get("error")  # vLLM's own exception, where one is behind it
+    own = (first.get("ctx") or {}).get("error")  # vLLM's own exception, if one is behind it
     parts = first.get("loc") or ("body",)
     named = clean_loc_for_param(parts[1:] if len(parts) > 1 and parts[0] == "body" else parts)
     field = getattr(own, "parameter", None) or named

@@ -139,7 +139,7 @@ class Metrics:
     """ASGI middleware that completes the metrics before a scrape.
 
     reader: what `start` gave. Without it, in stock vLLM, counting starts with the first request, from the engine in
-    the app's state; nothing happens where that decodes no mix.
+    the app's state; nothing happens if that decodes no mix.
     """
 
     def __init__(self, app: ASGIApp, reader: TraceReader | None = None) -> None:

@@ -125,7 +125,7 @@ def forget_http_metrics(app: FastAPI) -> None:
     """Take vLLM's HTTP metrics out of their registry, so that the stack's second build can put them in again.
 
     prometheus-fastapi-instrumentator 8.1 registers them whenever the stack is built, and records nothing, without a
-    word, where it finds the names taken.
+    word, if it finds the names taken.
     """
     registries: set[Any] = {added.kwargs["registry"] for added in app.user_middleware if "registry" in added.kwargs}
     for registry in registries:

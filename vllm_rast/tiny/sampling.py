@@ -22,7 +22,7 @@ def sample(
     max_new_tokens: int = MAX_NEW_TOKENS,
 ) -> torch.Tensor:
     """Continue `prompts` [batch, length], padded on the left where `mask` is 0, at temperature 1 with
-    sum_m weights[m] * logits_m. Where models differ in vocabulary rows, the rows that all have are drawn from: the
+    sum_m weights[m] * logits_m. If models differ in vocabulary rows, the rows that all have are drawn from: the
     others are padding. Returns the new tokens [batch, new]; all tokens after the first `eos` are `eos`."""
     rows = min(model.config.vocab_size for model in models)
     out = torch.full((len(prompts), max_new_tokens), eos, device=prompts.device)

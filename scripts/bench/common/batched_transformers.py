@@ -92,7 +92,7 @@ class BatchedTransformers:
         for step in range(max(lengths)):
             if drop_ended:
                 state.drop_ended(lengths, step)
-            # Where none are dropped, rows that have ended go on, unread, until the longest has ended.
+            # If none are dropped, rows that have ended go on, unread, until the longest has ended.
             chosen = choose(state.logits, temperature)
             tokens[state.rows, step] = chosen
             if step + 1 < max(lengths):
@@ -109,7 +109,7 @@ class BatchedTransformers:
         mask = (columns >= starts[:, None]).long()
         state = State(
             caches=[DynamicCache(config=model.config) if weight else None for model, weight in self.used()],
-            # Without padding no mask: attention then needs no repeated keys where query heads share them.
+            # Without padding no mask: attention then needs no repeated keys if query heads share them.
             mask=mask if int(starts.max()) else None,
             positions=(columns - starts[:, None]).clamp(min=0),
         )

@@ -56,7 +56,7 @@ def default_device() -> str:
 
 
 def default_dtype() -> str:
-    """bfloat16 where the machine multiplies it, else float32.
+    """bfloat16 if the machine multiplies it, else float32.
 
     On a CPU without such instructions torch's bfloat16 product of 64 rows took five times as long as float32's.
     """
@@ -138,7 +138,7 @@ def add_common(parser: argparse.ArgumentParser, repeats: int = 5) -> None:
     parser.add_argument("--repeats", type=positive, default=repeats, help=f"repeats of everything (default: {repeats})")
     parser.add_argument("--threads", type=positive, help="threads of torch (default: as many as cores, on a CPU)")
     parser.add_argument(
-        "--dtype", choices=("bfloat16", "float16", "float32"), help="(default: bfloat16 where the machine has it)"
+        "--dtype", choices=("bfloat16", "float16", "float32"), help="(default: bfloat16 if the machine has it)"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure here, too")
 

@@ -123,7 +123,7 @@ def _limits(axes: Axes) -> tuple[float, float]:
 
 
 def _label_ends(axes: Axes, ends: Mapping[str, tuple[int, float]], styles: Mapping[str, tuple[str, str]]) -> None:
-    """Each row's name at the right end of its curve, moved apart where curves meet."""
+    """Each row's name at the right end of its curve, moved apart if curves meet."""
     bottom, top = axes.get_ylim()
     names = sorted(ends, key=lambda name: ends[name][1])
     heights = spread([ends[name][1] for name in names], LABEL_GAP * (top - bottom))

@@ -108,7 +108,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], config: dict[str, Any], *, resume: bool = True) -> RunFolder:
-        """Begin a run, or resume it where `config` asks for the same samples or for more.
+        """Begin a run, or resume it if `config` asks for the same samples or for more.
 
         Raises:
             UserError: another process writes this folder; an option or the data changed; the folder holds

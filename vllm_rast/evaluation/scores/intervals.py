@@ -31,7 +31,7 @@ def over_questions(values: ArrayLike) -> Interval | None:
     """Normal interval of the mean of per-question scores `values` [questions]; None for fewer than two
     questions.
 
-    Where every question has score 0, or every one 1, the scatter says nothing, and the end is Wilson's
+    If every question has score 0, or every one 1, the scatter says nothing, and the end is Wilson's
     instead.
     """
     scores = np.asarray(values, dtype=float)
@@ -120,7 +120,7 @@ def recovery_rate(base: ArrayLike, rast: ArrayLike, ceiling: ArrayLike, seed: in
     """(rast - base) / (ceiling - base) of the rows' mean scores [questions], with a paired bootstrap
     interval.
 
-    The recovery rate of RAST (arXiv 2506.15710), over questions all three rows have. It has no interval where
+    The recovery rate of RAST (arXiv 2506.15710), over questions all three rows have. It has no interval if
     the ceiling fails to lead the base in more than 2.5 % of the resamples: the ratio is unbounded there.
 
     Raises:

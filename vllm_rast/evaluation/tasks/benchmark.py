@@ -62,7 +62,7 @@ class Problem:
     kind: str = "math"
     family: str | None = None
     ordered: bool = False  # whether the order of a bare list of answers matters
-    unit: str | None = None  # of the gold, where it does not say so itself
+    unit: str | None = None  # of the gold, if it does not say so itself
     error: str | None = None  # absolute error allowed, as a decimal
     boxed_only: bool = False
 
@@ -88,7 +88,7 @@ class Benchmark:
     sha256: tuple[str, ...] = ()  # content_hash of known complete sets
     id: tuple[str, ...] = ()
     family: str | None = None
-    multiple: str | None = None  # column: true where the answers' order does not matter
+    multiple: str | None = None  # column: true if the answers' order does not matter
     unit: str | None = None  # column
     error: str | None = None  # column
     boxed_only: bool = False

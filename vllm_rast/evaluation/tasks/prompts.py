@@ -1,6 +1,6 @@
 """Prompt templates: how a question becomes the text that the models go on from, and where they must stop.
 
-A template file is plain text with `{question}` in it; where its first line is `stop:` and a JSON list of strings,
+A template file is plain text with `{question}` in it; if its first line is `stop:` and a JSON list of strings,
 generation stops at these.
 """
 

@@ -22,7 +22,7 @@ NAME = re.compile(r"[A-Za-z0-9][\w.+=@-]*")
 
 @dataclass(frozen=True)
 class Row:
-    """A name, the request's alpha (a schedule as JSON text), and a temperature where the row has one of its own."""
+    """A name, the request's alpha (a schedule as JSON text), and a temperature if the row has one of its own."""
 
     name: str
     alpha: Alpha
