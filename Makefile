@@ -13,12 +13,16 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 demo: $(VENV)/.installed
 	$(BIN)/vllm-rast demo --run runs/demo
 
+# Two test processes, of up to 3 GB each; JOBS=1 for one. Tests that share an engine or a server stay together.
+JOBS ?= 2
+PYTEST := $(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup --no-loadscope-reorder
+
 test: $(VENV)/.tested-with
-	$(BIN)/python -m pytest -q --durations=10
+	$(PYTEST) --durations=10
 
 # Everything that starts no engine, server or browser.
 test-fast: $(VENV)/.tested-with
-	$(BIN)/python -m pytest -q -m "not (engine or server or browser or gpu or slow)"
+	$(PYTEST) -m "not (engine or server or browser or gpu or slow)"
 
 lint: $(VENV)/.tested-with
 	$(BIN)/ruff check .

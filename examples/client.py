@@ -1,10 +1,16 @@
-"""A mix behind vLLM's OpenAI server, asked by the openai client: weights in the body, or by the model's name."""
+"""A mix behind vLLM's OpenAI server, asked by the openai client: weights in the body, or by the model's name.
+
+python client.py                          starts a server for the answers
+python client.py http://127.0.0.1:8000    asks one that runs, of the tiny models with --expose base
+"""
 
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from openai import OpenAI
 
@@ -12,6 +18,28 @@ QUESTION = [{"role": "user", "content": "What does the candle cost?"}]
 
 
 def main() -> None:
+    if sys.argv[1:]:
+        ask(sys.argv[1])
+        return
+    with serving() as url:
+        ask(url)
+
+
+def ask(url: str) -> None:
+    client = OpenAI(base_url=f"{url}/v1", api_key="none")
+    for model, alpha in (("tiny:base", 1.0), ("tiny:base", 0.3), ("tiny:base:base", None)):
+        answer = client.chat.completions.create(
+            model=model,
+            messages=QUESTION,
+            temperature=0,
+            max_tokens=48,
+            extra_body={} if alpha is None else {"vllm_xargs": {"alpha": alpha}},
+        )
+        print(f"{model}, alpha {alpha}: {answer.choices[0].message.content!r}")
+
+
+@contextmanager
+def serving() -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -19,16 +47,7 @@ def main() -> None:
     server = subprocess.Popen([*command, "--expose", "base"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         wait_until_up(f"http://127.0.0.1:{port}/health", server)
-        client = OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none")
-        for model, alpha in (("tiny:base", 1.0), ("tiny:base", 0.3), ("tiny:base:base", None)):
-            answer = client.chat.completions.create(
-                model=model,
-                messages=QUESTION,
-                temperature=0,
-                max_tokens=48,
-                extra_body={} if alpha is None else {"vllm_xargs": {"alpha": alpha}},
-            )
-            print(f"{model}, alpha {alpha}: {answer.choices[0].message.content!r}")
+        yield f"http://127.0.0.1:{port}"
     finally:
         server.terminate()
         server.wait()

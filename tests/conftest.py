@@ -81,11 +81,26 @@ def start_engine() -> Iterator[Callable[..., Any]]:
     cleanup_dist_env_and_memory()
 
 
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A `vllm-rast serve` of the shipped models, with all their aliases, the page and a trace, for all tests that ask.
+
+    What it counts goes on from test to test, so that tests compare with what it said before.
+    """
+    from serving import SHARED, serving
+
+    with serving(tmp_path_factory.mktemp("server"), *SHARED) as server:
+        yield server
+        assert server.process.poll() is None, server.log.read_text()[-4000:]
+
+
 # What a test needs, told by the fixtures that it uses; files that start their own processes say so themselves.
 MARKED_BY_FIXTURE = {
     "start_engine": "engine",
     "engine": "engine",
     "server": "server",
+    "stock_server": "server",
+    "guarded_server": "server",
     "browser": "browser",
     "page": "browser",
 }
@@ -100,8 +115,20 @@ MARKED_BY_FILE = {
 }
 
 
+# With several test processes (pytest-xdist), tests that share an engine or a server run in one of them. These files'
+# tests share nothing, since each starts processes of its own; the files that take longest begin first.
+SHARING_NOTHING = ("test_processes", "test_engine_modes", "test_serve_life", "test_examples", "test_v2_runner")
+LONGEST_FIRST = ("test_serve_mix", "test_processes", "test_engine_modes", "test_serve_life", "test_v2_runner")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: [stem != item.path.stem for stem in LONGEST_FIRST])
     for item in items:
+        needs_engine = {"start_engine", "engine"} & set(getattr(item, "fixturenames", ()))
+        if "server" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("server"))
+        elif item.path.stem not in SHARING_NOTHING or needs_engine:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
         names = {mark for fixture, mark in MARKED_BY_FIXTURE.items() if fixture in getattr(item, "fixturenames", ())}
         names |= {mark for stem, mark in MARKED_BY_FILE.items() if item.path.stem == stem}
         if any("CUDA GPU" in str(mark.kwargs.get("reason")) for mark in item.iter_markers("skipif")):

@@ -32,7 +32,7 @@ if __name__ == "__main__":
     while True:
         llm.generate("Question:", use_tqdm=False)
 """
-START_LIMIT_S = 240  # 15 s on a quiet machine
+START_LIMIT_S = 500  # 15 s on a quiet machine
 END_LIMIT_S = 60  # 1 to 10 s
 
 

@@ -22,6 +22,19 @@ import psutil
 START_LIMIT_S = 500  # 12 s on a quiet machine
 STOP_LIMIT_S = 90
 TINY = ("tiny:base", "--positive", "tiny:positive", "--negative", "tiny:negative")
+# What the shared server offers: label of the alias, and the same said as a request's alpha.
+LATE = {"alpha": 1, "warmup": 6}
+EXPOSED: dict[str, Any] = {
+    "base": "base",
+    "positive": "positive",
+    "negative": "negative",
+    "alpha=0.3": 0.3,
+    "alpha=-1": [-1],
+    "late": LATE,
+}
+LABELS = ["base,positive,negative", "alpha=0.3,alpha=-1", f"late={json.dumps(LATE)}"]
+SHARED = [argument for labels in LABELS for argument in ("--expose", labels)]
+SHARED += ["--enable-auto-tool-choice", "--tool-call-parser", "hermes", "--ui", "--trace"]
 
 
 class Server:

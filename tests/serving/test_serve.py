@@ -48,7 +48,7 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def server(random_models: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def stock_server(random_models: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     port = free_port()
     small = {name: random_models[name] for name in ("positive", "negative")}
     rast = {"rast": {**small, "alpha": 0.5, "trace": True}}
@@ -89,47 +89,49 @@ def complete(server: str, **body: Any) -> dict[str, Any]:
         return json.loads(response.read())["choices"][0]
 
 
-def test_answers_like_the_reference(server: str, random_models: dict[str, str]) -> None:
+def test_answers_like_the_reference(stock_server: str, random_models: dict[str, str]) -> None:
     names = ("base", "positive", "negative")
     reference = ReferenceLLM(RastConfig.build(*(random_models[name] for name in names), alpha=0.5))
     prompts = make_prompts(5, seed=40)
     alphas = [None, 0, 2, "positive", [1.5]]
     answers = [
-        complete(server, prompt=prompt, **({} if alpha is None else {"vllm_xargs": {"alpha": alpha}}))["token_ids"]
+        complete(stock_server, prompt=prompt, **({} if alpha is None else {"vllm_xargs": {"alpha": alpha}}))[
+            "token_ids"
+        ]
         for prompt, alpha in zip(prompts, alphas, strict=True)
     ]
     assert answers == expected(reference, prompts, alphas)
 
 
-def test_structured_output_constrains_the_mix(server: str) -> None:
+def test_structured_output_constrains_the_mix(stock_server: str) -> None:
     (prompt,) = make_prompts(1, seed=41)
     for alpha in (0.5, 2, "positive"):
         choice = complete(
-            server, prompt=prompt, structured_outputs={"choice": ["w5", "w7"]}, vllm_xargs={"alpha": alpha}
+            stock_server, prompt=prompt, structured_outputs={"choice": ["w5", "w7"]}, vllm_xargs={"alpha": alpha}
         )
         assert choice["text"].strip() in ("w5", "w7")
 
 
 @pytest.mark.parametrize("alpha", ["none", [1, 2], 1e308, "positive:9"])
-def test_a_bad_alpha_is_a_bad_request(server: str, alpha: Any) -> None:
+def test_a_bad_alpha_is_a_bad_request(stock_server: str, alpha: Any) -> None:
     (prompt,) = make_prompts(1, seed=42)
     with pytest.raises(urllib.error.HTTPError) as caught:
-        complete(server, prompt=prompt, vllm_xargs={"alpha": alpha})
+        complete(stock_server, prompt=prompt, vllm_xargs={"alpha": alpha})
     assert caught.value.code == 400
     assert "alpha" in caught.value.read().decode()
-    assert complete(server, prompt=prompt)["token_ids"], "the engine must live on"
+    assert complete(stock_server, prompt=prompt)["token_ids"], "the engine must live on"
 
 
-def test_our_metrics_come_by_vllms_own_option(server: str) -> None:
+def test_our_metrics_come_by_vllms_own_option(stock_server: str) -> None:
     def metrics() -> dict[str, float]:
-        with urllib.request.urlopen(server + "/metrics", timeout=60) as response:
+        with urllib.request.urlopen(stock_server + "/metrics", timeout=60) as response:
             lines = [line for line in response.read().decode().splitlines() if line.startswith("vllm_rast:")]
         return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
 
     before = metrics()
     (prompt,) = make_prompts(1, seed=43)
     for alpha in (2, "positive"):
-        complete(server, prompt=prompt, ignore_eos=True, vllm_xargs={"alpha": alpha})
+        complete(stock_server, prompt=prompt, ignore_eos=True, vllm_xargs={"alpha": alpha})
     grown = {name: value - before[name] for name, value in metrics().items()}
     for kind in ("mix", "positive"):
         assert grown[f'vllm_rast:requests_total{{kind="{kind}"}}'] == 1

@@ -11,12 +11,10 @@ import threading
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
 
 import openai
-import pytest
 from malformed import Malformed
-from serving import Server, serving
+from serving import Server
 
 COUNT = int(os.environ.get("VLLM_RAST_FUZZ", "500"))
 SENDERS = 4
@@ -25,13 +23,6 @@ STREAMS = [("tiny:base", "Question:\n"), ("tiny:base:positive", "Answer:\n"), ("
 # worker's gain is oneDNN's: for each number of rows that a step has for the first time, vLLM keeps a program for every
 # layer (2 MiB in all for these models; the last 128 numbers stay), in stock vLLM too. Once it has met them it is flat.
 GROWTH_BYTES = 100 << 20
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    expose = ("--expose", "positive,alpha=0.3", "--expose", 'late={"alpha": 1, "warmup": 9}')
-    with serving(tmp_path_factory.mktemp("serve"), *expose, "--disable-uvicorn-access-log") as server:
-        yield server
 
 
 def stream_text(client: openai.OpenAI, model: str, prompt: str) -> str:

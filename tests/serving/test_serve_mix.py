@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +17,13 @@ import openai
 import pytest
 from paths import ROOT
 from questions import PROMPTS, QUESTIONS
-from serving import Server, serving
+from serving import EXPOSED, Server
 from transformers import AutoTokenizer
 
 from vllm_rast.engine.launch import TINY_ENGINE
 from vllm_rast.mix.model_names import resolve_model
 from vllm_rast.serving.limits import SPARE_BYTES
 
-LATE = {"alpha": 1, "warmup": 6}
-# label of the alias, and the same said as a request's alpha
-EXPOSED: dict[str, Any] = {
-    "base": "base",
-    "positive": "positive",
-    "negative": "negative",
-    "alpha=0.3": 0.3,
-    "alpha=-1": [-1],
-    "late": LATE,
-}
-LABELS = ["base,positive,negative", "alpha=0.3,alpha=-1", f"late={json.dumps(LATE)}"]
 MESSAGES: Any = [{"role": "user", "content": QUESTIONS[0]}]
 BAD_ALPHAS = [
     "none",
@@ -54,15 +43,6 @@ BAD_ALPHAS = [
     "{" * 1000,
     [[[[[[1]]]]]],
 ]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    expose = [argument for labels in LABELS for argument in ("--expose", labels)]
-    tools = ("--enable-auto-tool-choice", "--tool-call-parser", "hermes")
-    with serving(tmp_path_factory.mktemp("serve"), *expose, *tools) as server:
-        yield server
-        assert server.process.poll() is None, server.log.read_text()[-4000:]
 
 
 @pytest.fixture(scope="module")
@@ -362,7 +342,7 @@ def test_lm_eval_scores_the_models_by_their_names(server: Server, tmp_path: Path
         address = f"model={alias(label)},base_url={server.url}/v1/completions,num_concurrent=16,tokenizer_backend=none"
         command = [sys.executable, "-m", "lm_eval", "run", "--model", "local-completions", "--model_args", address]
         command += ["--include_path", "tests/serving/lm_eval", "--tasks", "rast_tiny"]
-        command += ["--limit", "100", "--output_path", str(folder)]
+        command += ["--limit", "50", "--output_path", str(folder)]
         env = os.environ | {"HF_HOME": str(tmp_path / "hub"), "HF_DATASETS_OFFLINE": "1"}
         done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=env)
         assert done.returncode == 0, done.stderr[-3000:]

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from fake_api import TOKENS, FakeApi, serve
-from serving import serving
+from serving import Server
 
 from vllm_rast import ModelPair, RastConfig
 
@@ -409,14 +409,6 @@ def test_a_narrow_screen_stacks_the_answers(page: Any, url: str) -> None:
 # The real server
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    options = ["--ui", "--trace", "--enforce-eager", "--dtype", "float32"]
-    options += ["--max-model-len", "256", "--max-num-seqs", "8"]
-    with serving(tmp_path_factory.mktemp("ui"), *options) as server:
-        yield server.url
-
-
 QUESTION = (
     "A till stands at 1 and counts modulo 10. Finn returns the hourglass, buys the javelin and buys the raisin. "
     "What does the till show?"
@@ -438,9 +430,9 @@ def post(url: str, **body: Any) -> Any:
 
 
 @pytest.mark.parametrize("mode", ["chat", "text"])
-def test_a_real_server_streams_both_answers(page: Any, server: str, mode: str) -> None:
+def test_a_real_server_streams_both_answers(page: Any, server: Server, mode: str) -> None:
     """Both arrive in parts, the mix's is what the API gives."""
-    page.goto(server)
+    page.goto(server.url)
     expect(page.locator("#model")).to_contain_text(": base")
     page.evaluate(WATCH)
     page.get_by_label("Question", exact=True).fill(PROMPTS[mode])
@@ -452,15 +444,15 @@ def test_a_real_server_streams_both_answers(page: Any, server: str, mode: str) -
     expect(page.get_by_role("alert")).to_be_empty()
     assert all(len(lengths) > 2 for lengths in page.evaluate("() => [[...lengths.base], [...lengths.mix]]"))
 
-    model = json.load(fetch(server + "/v1/models"))["data"][0]["id"]
+    model = json.load(fetch(server.url + "/v1/models"))["data"][0]["id"]
     asked = {"model": model, "temperature": 0, "max_tokens": 48, "seed": 1}
     for name, alpha in (("base", "base"), ("mix", 1.0)):
         if mode == "chat":
             messages = [{"role": "user", "content": QUESTION}]
-            answer = post(server + "/v1/chat/completions", **asked, messages=messages, vllm_xargs={"alpha": alpha})
+            answer = post(server.url + "/v1/chat/completions", **asked, messages=messages, vllm_xargs={"alpha": alpha})
             text = answer["choices"][0]["message"]["content"]
         else:
-            answer = post(server + "/v1/completions", **asked, prompt=PROMPTS[mode], vllm_xargs={"alpha": alpha})
+            answer = post(server.url + "/v1/completions", **asked, prompt=PROMPTS[mode], vllm_xargs={"alpha": alpha})
             text = answer["choices"][0]["text"]
         shown = page.locator(f"#{name}").text_content()
         ended = bool(page.locator(f"#{name} .end").count())
@@ -471,9 +463,9 @@ def test_a_real_server_streams_both_answers(page: Any, server: str, mode: str) -
         assert page.locator("#mix .raised, #mix .lowered").count() > 0
 
 
-def test_a_real_mix_with_alpha_0_moves_nothing(page: Any, server: str) -> None:
+def test_a_real_mix_with_alpha_0_moves_nothing(page: Any, server: Server) -> None:
     """The two ways by which the page gets probabilities, a stream's and a prompt's, must agree."""
-    page.goto(server)
+    page.goto(server.url)
     page.get_by_role("slider", name="α").focus()
     page.keyboard.press("Home")
     page.get_by_label("Question", exact=True).fill(QUESTION)
