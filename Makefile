@@ -15,7 +15,7 @@ demo: $(VENV)/.installed
 
 # Two test processes, of up to 3 GB each; JOBS=1 for one. Tests that share an engine or a server stay together.
 JOBS ?= 2
-PYTEST := $(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest -q -n $(JOBS) --dist loadscope --no-loadscope-reorder
 
 test: $(VENV)/.tested-with
 	$(PYTEST) --durations=10

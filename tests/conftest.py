@@ -115,20 +115,45 @@ MARKED_BY_FILE = {
 }
 
 
-# With several test processes (pytest-xdist), tests that share an engine or a server run in one of them. These files'
-# tests share nothing, since each starts processes of its own; the files that take longest begin first.
-SHARING_NOTHING = ("test_processes", "test_engine_modes", "test_serve_life", "test_examples", "test_v2_runner")
-LONGEST_FIRST = ("test_serve_mix", "test_processes", "test_engine_modes", "test_serve_life", "test_v2_runner")
+# With several test processes (pytest-xdist) the tests of a file run in one of them, where they share its engines.
+# These share the server too, and those of the second list share nothing, since each starts processes of its own.
+SHARING_THE_SERVER = (
+    "tests/serving/test_serve_mix.py",
+    "tests/serving/test_serve_fuzz.py",
+    "tests/serving/test_metrics_endpoint.py",
+    "tests/serving/test_ui.py",
+    "tests/examples/test_examples.py::test_the_client",
+)
+SHARING_NOTHING = (
+    "tests/engine/test_processes.py",
+    "tests/engine/test_engine_modes.py::test_two_ranks",
+    "tests/engine/test_engine_modes.py::test_compiled",
+    "tests/serving/test_serve_life.py",
+)
+LONGEST_FIRST = (*SHARING_THE_SERVER, *SHARING_NOTHING)
+
+
+def group_of(nodeid: str) -> str:
+    """The name of the tests that have to run in one process with this one."""
+    if nodeid.startswith(SHARING_THE_SERVER):
+        return "server"
+    return nodeid if nodeid.startswith(SHARING_NOTHING) else nodeid.partition("::")[0]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: Any, log: Any) -> Any:
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Grouped(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid)
+
+    return Grouped(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: [stem != item.path.stem for stem in LONGEST_FIRST])
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST_FIRST))
     for item in items:
-        needs_engine = {"start_engine", "engine"} & set(getattr(item, "fixturenames", ()))
-        if "server" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("server"))
-        elif item.path.stem not in SHARING_NOTHING or needs_engine:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
         names = {mark for fixture, mark in MARKED_BY_FIXTURE.items() if fixture in getattr(item, "fixturenames", ())}
         names |= {mark for stem, mark in MARKED_BY_FILE.items() if item.path.stem == stem}
         if any("CUDA GPU" in str(mark.kwargs.get("reason")) for mark in item.iter_markers("skipif")):

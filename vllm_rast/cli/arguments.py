@@ -66,6 +66,11 @@ def add_decoding_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--limit", type=int, metavar="N", help="decode only the first N problems of each benchmark")
     group.add_argument(
+        "--shard",
+        metavar="I/N",
+        help="decode only part I of N of the problems, such as 3/8, into a folder of its own; `merge` joins them",
+    )
+    group.add_argument(
         "--template",
         metavar="NAME",
         help="prompt: paper, qwen-boxed, chat or a file with {question} in it (default: the benchmark's own, or paper)",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,6 +90,7 @@ def tasks_of(args: argparse.Namespace, models: RastConfig) -> list[Task]:
     from vllm_rast.evaluation.tasks.inputs import InputFile
     from vllm_rast.evaluation.tasks.prompts import get_template
     from vllm_rast.evaluation.tasks.sampling import PAPER, changed
+    from vllm_rast.evaluation.tasks.shard import parse_shard
 
     if args.limit is not None and args.limit < 1:
         raise UserError(f"--limit {args.limit}: at least 1 problem")
@@ -109,6 +111,8 @@ def tasks_of(args: argparse.Namespace, models: RastConfig) -> list[Task]:
         sampling = changed(own, args.temperature, args.top_p, args.max_tokens)
         own_template = get_template(template) if template and args.template is None else None
         tasks.append(Task(source, sampling, args.limit, path, own_template))
+    if args.shard:
+        tasks = [replace(task, shard=parse_shard(args.shard)) for task in tasks]
     for task in tasks:
         if [other.name for other in tasks].count(task.name) > 1:
             raise UserError(f"--benchmark {task.name}: this name occurs twice; names must differ")

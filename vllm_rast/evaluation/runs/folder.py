@@ -330,7 +330,7 @@ def changes(old: dict[str, Any], new: dict[str, Any]) -> Iterator[tuple[str, obj
                 now.get("data_hash"),
                 "restore the data or name another folder",
             )
-        for field in ("temperature", "top_p", "max_tokens", "template", "template_hash"):
+        for field in ("temperature", "top_p", "max_tokens", "template", "template_hash", "shard"):
             if before.get(field) != now.get(field):
                 yield f"--{field.replace('_', '-')} ({name})", before.get(field), now.get(field), remedy
 

