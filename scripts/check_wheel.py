@@ -1,7 +1,9 @@
 """Hold a wheel to what it says: its libraries, their GPUs, and that nothing newer than its tag is asked for.
 
     python scripts/check_wheel.py dist/vllm_rast-*.whl
+    python scripts/check_wheel.py dist/vllm_rast-*.whl --expect cpu,cuda --beside OTHER/bin/python
 
+--beside loads the libraries into another Python with its torch, such as one for CUDA; no GPU is needed for that.
 Prints a short table. Exit code 1 if a library is missing, asks for a newer system, or for another library than it may.
 """
 
@@ -54,10 +56,21 @@ def problems(library: Path, newest: dict[str, tuple[int, ...]]) -> list[str]:
     return found
 
 
+def loads_beside(python: Path, libraries: list[Path]) -> str | None:
+    """Load libraries into a Python after its torch, whose version is returned; None if one does not load."""
+    program = "import ctypes, sys, torch; [ctypes.CDLL(path) for path in sys.argv[1:]]; print(torch.__version__)"
+    done = subprocess.run([python, "-c", program, *map(str, libraries)], capture_output=True, text=True)
+    if done.returncode:
+        print(f"  {done.stderr.strip().splitlines()[-1]}")
+        return None
+    return done.stdout.strip()
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("wheel", type=Path)
     parser.add_argument("--expect", default="cpu", help="kinds of libraries that must be there (default: %(default)s)")
+    parser.add_argument("--beside", type=Path, metavar="PYTHON", help="load the libraries after this Python's torch")
     options = parser.parse_args()
     bad = 0
     tag = re.search(r"manylinux_(\d+)_(\d+)_", options.wheel.name)
@@ -86,6 +99,10 @@ def main() -> int:
             fine = "asks for nothing newer than the wheel's tag, and of torch only its stable interface"
             print(f"  {path.name}: {'; '.join(found) or fine}")
             bad += len(found)
+        if options.beside:
+            version = loads_beside(options.beside, [Path(folder, name) for name in libraries])
+            print(f"  {'they do not load' if version is None else 'all load'} beside torch {version or ''}".rstrip())
+            bad += version is None
     return 1 if bad else 0
 
 

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -26,6 +27,7 @@ PACKAGE = Path(__file__).parents[1]
 PRIVATE = "VLLM_RAST_PRIVATE_CACHE"  # of a run whose cache others can write, for the processes that it starts
 LOCK_TIMEOUT = 180.0  # seconds; a build takes 3 on an idle machine
 COMMAND_TIMEOUT = 150.0  # seconds
+PORTABLE_TIMEOUT = 1800.0  # seconds; the code for seven kinds of GPUs takes a minute on an idle machine
 STALE_AFTER = 30 * 86400.0  # seconds; a library that nobody used for so long makes room when another one is built
 DIGEST_BYTES = hashlib.sha256().digest_size
 
@@ -119,6 +121,8 @@ def commands(kind: str, folder: Path, target: Path, portable: bool = False) -> t
     """
     source, torch_folder = source_folder(), Path(torch.__file__).parent
     older = ["-include", str(source / "portable.h")] if portable else []
+    if portable:  # a message of an error names its source file, and not the place where a release was built
+        older += [f"-ffile-prefix-map={folder}={name}" for folder, name in ((source, "csrc"), (torch_folder, "torch"))]
     binding = [*cxx(), *COMPILE, *older, f"-I{source}", "-isystem", str(torch_folder / "include")]
     compilations = [[*binding, "-c", str(source / name), "-o", str(folder / f"{name}.o")] for name in BINDINGS[kind]]
     if portable:
@@ -211,9 +215,12 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def run(command: list[str]) -> None:
+def run(command: list[str], timeout: float = COMMAND_TIMEOUT) -> None:
     """Run a compiler; its first error line becomes the reason."""
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=COMMAND_TIMEOUT)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=timeout)
+    except subprocess.TimeoutExpired:
+        raise BuildError(f"{command[0]} took longer than {timeout:g} s; try again when the machine is idle") from None
     if done.returncode:
         lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
         first = next((line for line in lines if "error" in line), lines[0] if lines else f"exit {done.returncode}")
@@ -225,9 +232,10 @@ def compile_library(kind: str, target: Path, portable: bool = False) -> None:
     with tempfile.TemporaryDirectory(prefix="building-", dir=target.parent) as name:
         folder = Path(name)
         compilations, link = commands(kind, folder, folder / "library.so", portable)
+        compiling = partial(run, timeout=PORTABLE_TIMEOUT if portable else COMMAND_TIMEOUT)
         with ThreadPoolExecutor(len(compilations)) as pool:
-            list(pool.map(run, compilations))
-        run(link)
+            list(pool.map(compiling, compilations))
+        compiling(link)
         content = (folder / "library.so").read_bytes()
         finished = folder / "finished.so"
         finished.write_bytes(content + hashlib.sha256(content).digest())
