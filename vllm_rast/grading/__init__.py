@@ -14,6 +14,6 @@ qwen_rules.py     the inflated rules of published numbers
 from vllm_rast.grading.canonical import answer_class
 from vllm_rast.grading.grader import GRADERS, STATUSES, Grade, GradeItem, Grader
 
-VERSION = 3  # of the rules: grades of another version are made again; see scripts/record_verdicts.py
+VERSION = 4  # of the rules: grades of another version are made again; see scripts/record_verdicts.py
 
 __all__ = ["GRADERS", "STATUSES", "VERSION", "Grade", "GradeItem", "Grader", "answer_class"]

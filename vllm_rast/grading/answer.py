@@ -7,9 +7,10 @@ from fractions import Fraction
 from functools import cached_property, lru_cache
 
 from vllm_rast.grading.latex.clean import clean
+from vllm_rast.grading.latex.functions import applied
 from vllm_rast.grading.latex.numbers import read_decimal
 from vllm_rast.grading.latex.parse import Node, parse
-from vllm_rast.grading.latex.tokens import MAX_CHARS, Unreadable
+from vllm_rast.grading.latex.tokens import MAX_CHARS, Unreadable, tokenize
 
 _BETWEEN_DIGITS = re.compile(r"(?<=\d)\s+(?=[\d.])")
 _COMMA_NUMBERS = re.compile(r"\d,\d{3}(?!\d)")
@@ -55,21 +56,33 @@ class Answer:
         """What it means; None if it cannot be read."""
         return self._parsed(thousands=True)
 
-    @cached_property
-    def tree_of_pairs(self) -> Node | None:
-        """What it means if 100,200 are two numbers."""
-        return self._parsed(thousands=False)
-
     @property
     def has_comma_numbers(self) -> bool:
         """Whether a comma may group thousands or separate two numbers."""
         return _COMMA_NUMBERS.search(self.text) is not None
 
-    def _parsed(self, thousands: bool) -> Node | None:
+    @cached_property
+    def applied(self) -> tuple[frozenset[str], frozenset[str]]:
+        """The letters that are applied as functions are, f(x), and those that stand alone."""
         try:
-            return parse(self.text, thousands)
+            return ("(" in self.cleaned and applied(tokenize(self.cleaned))) or (frozenset(), frozenset())
+        except Unreadable:
+            return frozenset(), frozenset()
+
+    def tree_with(self, functions: frozenset[str], thousands: bool = True) -> Node | None:
+        """What it means if some letters are functions."""
+        return self._parsed(thousands, functions)
+
+    def _parsed(self, thousands: bool, functions: frozenset[str] = frozenset()) -> Node | None:
+        try:
+            return parse(self.text, thousands, functions)
         except Unreadable:
             return None
+
+
+def functions_of(*answers: Answer) -> frozenset[str]:
+    """The letters that are functions in some answers: applied in one, and alone in none, as the h of h(a + b)/2 is."""
+    return frozenset().union(*(a.applied[0] for a in answers)).difference(*(a.applied[1] for a in answers))
 
 
 @lru_cache(maxsize=8192)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 _THOUGHT = (
     r"think(?:ing)?|thoughts?|reason(?:ing)?|reflect(?:ion)?|analysis|scratch_?pad|inner_(?:thoughts?"
@@ -30,6 +31,7 @@ _ANSWER_TAG = re.compile(
     r"|end)_of_solution\|>",
     re.IGNORECASE,
 )
+_TAG_JOINER = re.compile(r"[\s,;.&/|]{0,20}(?:(?:and|or|maybe|perhaps)\b[\s,;.]{0,9}){0,2}", re.IGNORECASE)
 _QUESTION = (
     r"(?:(?:now |and )?here(?:'s| is| are)\s)?(?:(?:an?|the)\s)?"
     r"(?:(?:next|new|another|second|third|follow-?up|practice|bonus|additional|similar|sample)\s{1,3})?"
@@ -106,15 +108,35 @@ def _without_thinking(output: str) -> str:
 def _tagged(text: str) -> str | None:
     """What is in the last answer tags; the last ones may not be closed."""
     begin: int | None = None
-    inside: str | None = None
+    between, found = 0, []
     for tag in _ANSWER_TAG.finditer(text):
         if not tag["end"] and tag["edge"] != "end":
-            begin = tag.end()
+            begin, opening = tag.end(), tag
         elif begin is not None:
-            inside, begin = text[begin : tag.start()] if text[begin : tag.start()].strip() else inside, None
+            if text[begin : tag.start()].strip():
+                found.append(_Tagged(opening[0], text[between : opening.start()], text[begin : tag.start()].strip()))
+            between, begin = tag.end(), None
     if begin is not None and text[begin:].strip():
-        inside = text[begin:]
-    return inside
+        found.append(_Tagged(opening[0], text[between : opening.start()], text[begin:].strip()))
+    return _side_by_side(found) if found else None
+
+
+class _Tagged(NamedTuple):
+    """What is in a tag, the tag, and what stands between it and the one before."""
+
+    tag: str
+    before: str
+    inside: str
+
+
+def _side_by_side(found: list[_Tagged]) -> str:
+    """The last answer, with those in the same tag before it if only a comma or a word stands between: a list."""
+    first = len(found) - 1
+    while first and found[first].tag == found[first - 1].tag and _TAG_JOINER.fullmatch(found[first].before):
+        first -= 1
+    inside = [one.inside for one in found[first:]]
+    distinct = list(dict.fromkeys(inside))
+    return ", ".join(distinct) if len(distinct) > 1 else inside[-1]
 
 
 def _before_next_question(text: str) -> str:

@@ -11,6 +11,7 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
+from vllm_rast.grading.answer import Answer, functions_of
 from vllm_rast.grading.latex.clean import clean
 from vllm_rast.grading.latex.numbers import read_decimal
 from vllm_rast.grading.latex.parse import Node, parse
@@ -31,7 +32,7 @@ from vllm_rast.grading.meaning.values import (
     symbols,
     value,
 )
-from vllm_rast.grading.meaning.words import spelt
+from vllm_rast.grading.meaning.words import qualities, spelt
 
 CHOICES = frozenset("ABCDEFGHIJ")
 SHOWN = 30  # significant digits of an irrational number
@@ -55,7 +56,7 @@ def _named(answer: str) -> str:
     new_effort()
     try:
         with precision(ROUGH_BITS):
-            name = _class(parse(answer))
+            name = _class(parse(answer, functions=functions_of(Answer.of(answer))))
     except (Unreadable, TooLarge, Undefined, RecursionError):
         name = "".join(text.split()).casefold()
     return name if len(name) <= MAX_CLASS else _hashed(name)
@@ -64,6 +65,14 @@ def _named(answer: str) -> str:
 def _class(node: Node) -> str:
     node = without_degrees(tidy(node))
     kind, args = node
+    if kind == "family":
+        return _class(args[0])
+    if said := qualities(node):
+        return " ".join(sorted(said[1]))
+    if kind == "mod":
+        return f"{_class(args[0])} mod {_class(args[1])}"
+    if kind == "cases":
+        return "{" + "; ".join(sorted(f"{_class(result)} if {_class(when)}" for result, when in args)) + "}"
     if kind in {"unit", "pct"}:
         return _class(args[0])
     if kind == "rel" and unnamed(node) is not node:

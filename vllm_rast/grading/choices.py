@@ -63,6 +63,11 @@ _DENIES = re.compile(
     r"|(?i:\b(?:any|every|all|anything|everything|anyone)\b)[^.,;\n]{0,30}\bbut\s?(?i:option\s|choice\s)?[(\s]*$"
     r"|(?:不选|不選|不是|并非|排除)\s?$)"
 )
+# A hint at the answer, and no choice: the first letter of the answer is B.
+_INITIAL = re.compile(
+    r"(?i:\b(?:first|last|second|third|fourth|final|middle|initial|starting|opening)\s(?:letter|character|initial|word)s?\b"
+    r"|\b(?:begins|starts|ends|spelt|spelled|contains|rhymes)\s(?:with|by|in|on)?\b)[^.\n]{0,60}$"
+)
 _DENIED = re.compile(
     r"[\s)\]}*$_\"'`]{0,4}(?:(?i:is|are|was|would be|seems|looks)\s(?i:\w{1,12}\s){0,2}?(?i:not|n't|wrong|incorrect"
     r"|false|impossible|excluded|eliminated|ruled)|(?i:isn't|cannot|can't|doesn't|does not|fails)"
@@ -109,6 +114,7 @@ def chosen_letter(text: str) -> Choice | None:
 def _is_denied(before: str, after: str, following: str) -> bool:
     return bool(
         _DENIES.search(before)
+        or _INITIAL.search(before)
         or _DENIED.match(after)
         or is_question(after)
         or is_taken_back(following)

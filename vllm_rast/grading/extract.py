@@ -42,7 +42,7 @@ TAIL_CHARS = 20_000  # of an output without a box: an answer stands near its end
 _NEGATIVE = re.compile(r"(?:^|[=:\s$(\[])[-\u2212]\s{0,2}$")
 _FORMULA_BEFORE = re.compile(r"(?:\\cdot|\\times|[\w)}]\s?[-+*/]|\^\{?|\\sqrt\{?|frac\{)\s{0,3}$")
 _FORMULA_AFTER = re.compile(
-    r"\s{0,2}(?:\^(?!\s?\{?\s?\\(?:circ|text|mathrm))|!(?=\s?[$\\)])|\\cdot|\\times|[+*/]\s?[\d\\x])"
+    r"\s{0,2}(?:\^(?!\s?\{?\s?\\(?:circ|text|mathrm|prime))|!(?=\s?[$\\)])|\\cdot|\\times|[+*/]\s?(?:[\dx]|\\(?!mathrm|text|mbox)))"
 )
 _INTRODUCES = re.compile(
     r"(?:\b(?:is|are|was|were|be|has|have|equals?|gives?|makes?|gets?|needs?|costs?|earns?|answer|ans|total|result"

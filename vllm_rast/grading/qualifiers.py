@@ -30,8 +30,9 @@ _CHOOSES = _words("either whether if unless suppose assume assuming supposing ot
 _DOUBTS = _CHOOSES | _words("maybe perhaps possibly might could may")
 _CHANGES = _words(
     "twice thrice double triple quadruple half third quarter fifth sixth seventh eighth ninth tenth after root"
-    " square cube reciprocal inverse factorial multiple multiples plus times over under above below exceeds"
-    " exceeding between beyond past almost nearly barely from within per squared opposite negation absolute log"
+    " square cube reciprocal inverse factorial multiple multiples plus times over under above below exceed exceeds"
+    " exceeded exceeding surpass surpasses surpassed surpassing outnumbers excess short shy upwards between beyond"
+    " past almost nearly barely from within per squared opposite negation absolute log"
     " logarithm sine cosine increments modulo mod power powers divisor divisors factor factors digit digits first"
     " last problem question exercise example step case part page section figure equation chapter theorem lemma"
     " table row line item note version such like"
@@ -63,10 +64,12 @@ _CONDITION = re.compile(
     re.IGNORECASE,
 )
 _BEFORE_TO = _words(
-    "up close closer closest next prior near nearest"
+    "up limited restricted confined close closer closest next prior near nearest"
     " adjacent compared similar relative add added prime coprime proportional"
 )
-_BEFORE_BY = _words("divisible divided multiplied multiply divide off decreased reduced")
+_BEFORE_BY = _words(
+    "bounded limited capped restricted divisible divided multiplied multiply divide off decreased reduced"
+)
 _COPULAS = _words(
     "is was are were be seems seem appears looks would will must should can could does do did has have may might"
     " proves turns"
@@ -159,6 +162,8 @@ def _changes(word: str, previous: str) -> bool:
         return previous in _BEFORE_TO
     if word == "by":
         return previous in _BEFORE_BY
+    if word == "at":
+        return previous in {"capped", "limited", "maxes", "peaks"}
     if word in {"least", "most", "minimum", "maximum"}:
         return previous == "at"
     if word == "but":

@@ -103,6 +103,7 @@ _IS = re.compile(
     r"\b(?:is|are|was|were|equals|equal to|be|becomes|comes to|gives|makes|get|costs|has|have|takes?"
     r"|needs?|total of)\b[\s:]{1,9}(?=\S)"
 )
+_NO_GROUPS = re.compile(r"(?<=\d),(?=\d{1,2}(?!\d))")  # the roots are 3,5: two, and no decimal comma
 _IN_SIGNS = [
     (re.compile(rf"^\W{{0,3}}(?:{words})\s{{1,3}}[$\\({{]{{0,3}}(?=\d[\d.,]*[$)\s.*]*$)", re.IGNORECASE), sign)
     for words, sign in (("negative|minus", "-"), ("twice|double", "2*"), ("half(?: of)?", "0.5*"))
@@ -300,7 +301,10 @@ def _after_words(text: str) -> str:
     """What comes after the last "is" or after "therefore"."""
     text = text[_leading(text) :]
     connective = last(_IS.finditer(text))
-    return text[connective.end() :] if connective and not is_changed_before(text[: connective.start()]) else text
+    if not connective or is_changed_before(text[: connective.start()]):
+        return text
+    after = text[connective.end() :]
+    return _NO_GROUPS.sub(", ", after) if connective[0].startswith(("are", "were")) else after
 
 
 def _leading(text: str) -> int:

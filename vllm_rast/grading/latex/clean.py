@@ -7,6 +7,7 @@ import unicodedata
 from functools import lru_cache
 
 from vllm_rast.grading.boxes import closing_brace
+from vllm_rast.grading.latex.spellings import CONGRUENCES, COUNTS
 
 _CHARACTERS = {
     "\u2212\u2013\u2014": "-", "\u00d7": r"\times ", "\u00b7\u22c5\u2217\u2022": r"\cdot ", "\u00f7\u2044": "/",
@@ -14,7 +15,7 @@ _CHARACTERS = {
     "\u2265\u2a7e\u2267": r"\ge ",
     "\u2260": r"\ne ", "\u222a": r"\cup ", "\u2229": r"\cap ", "\u2208": r"\in ", "\u2205": r"\emptyset ",
     "\u211d": r"\mathbb{R}", "\u00b0": r"\degree ", "\u00b1": r"\pm ", "\u2213": r"\mp ",
-    "\u2248\u2245\u2243": r"\approx ",
+    "\u2248\u2245\u2243": r"\approx ", "\u2261": r"\equiv ",
     "\u03b8": r"\theta ", "\u03b1": r"\alpha ", "\u03b2": r"\beta ", "\u03b3": r"\gamma ", "\u03bb": r"\lambda ",
     "\u03bc": r"\mu ", "\u03c6": r"\phi ", "\u03c9": r"\omega ", "\u2032\u2019": "'", "\u201c\u201d": '"',
     "\u221b": r"\sqrt[3]", "\u221c": r"\sqrt[4]", "\u20ac\u00a3\u00a5\uffe5\u00a2\u200b\u200c\u200d\u2060\ufeff": "",
@@ -55,6 +56,13 @@ _REWRITES = [
         (r"\\\$|\\(?:pounds|euro)(?![A-Za-z])", ""),
         (r"\\%", "%"),
         (r"\\(?:#|&)", " "),
+        *COUNTS,
+        *CONGRUENCES,
+        (rf"[.,;]\s*(?={NEW_ROW}|\\end\s?\{{)|[,;]\s*(?=&)", ""),  # after a row or a cell
+        (  # (f \circ g)(x)
+            r"\(\s*([A-Za-z])\s*\\circ\s*([A-Za-z])\s*\)\s*\(([^()]{1,40})\)",
+            r"\1(\2(\3))",
+        ),
         (r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))|\\degree(?:s)?(?![A-Za-z])", r"\\degree "),
         (r"\\(?:leqslant|leqq|leq|le)(?![A-Za-z])", r"\\le "),
         (r"\\(?:geqslant|geqq|geq|ge)(?![A-Za-z])", r"\\ge "),

@@ -10,7 +10,7 @@ MAX_EXPONENT = 5000  # 1e5000 is still a number; beyond it nothing is computed
 MAX_DIGITS = 5000
 
 _DECIMAL = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,5})?")
-_THOUSANDS = re.compile(r"[+-]?\d{1,3}(?:,\d{3})+(?:\.\d*)?")
+_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d*)?")
 
 
 def read_decimal(text: str) -> Fraction | None:

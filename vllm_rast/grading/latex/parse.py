@@ -6,6 +6,7 @@ Trees are Node(kind, args):
     fact x · deg x · pct x · base digits b · word text
     list x.. · seq open close x.. · set x.. · matrix row.. · rel operators members · colon x.. · reals · empty
     union x.. · inter x.. · minus x y · unit x text · where x condition
+    call name x.. · mod x modulus letter · cases (value, condition).. · family x (name, domain)..
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from vllm_rast.grading.latex.clean import NEW_ROW, clean
+from vllm_rast.grading.latex.declarations import declarations
 from vllm_rast.grading.latex.tokens import FUNCTIONS, MAX_CHARS, Token, Unreadable, tokenize, word_set
 
 MAX_DEPTH = 40
@@ -27,7 +29,9 @@ RELATIONS = {"=": "=", "<": "<", ">": ">", "\\le": "<=", "\\ge": ">=", "\\ne": "
              "\\to": "->", "\\rightarrow": "->", "\\colon": ":", "\\mapsto": "->"}  # fmt: skip
 _TIMES = {"\\cdot", "\\times", "*", "\\ast"}
 _SETS = {"\\cup": "union", "\\cap": "inter", "\\setminus": "minus", "\\backslash": "minus", "\\smallsetminus": "minus"}
-_NO_FACTOR = CLOSING | RELATIONS.keys() | _TIMES | _SETS.keys() | {"\\pm", "\\mp", "\\div", "\\degree", "\\mid", "\\|"}
+_MODULO = {"\\pmod", "\\bmod"}
+_NO_FACTOR = CLOSING | RELATIONS.keys() | _TIMES | _SETS.keys() | _MODULO
+_NO_FACTOR |= {"\\pm", "\\mp", "\\div", "\\degree", "\\mid", "\\|"}
 _EMPTY = {"\\emptyset", "\\varnothing"}
 _DECORATIONS = {
     "vec",
@@ -61,15 +65,20 @@ def num(value: int | Fraction) -> Node:
 
 
 @lru_cache(maxsize=8192)
-def parse(text: str, thousands: bool = True) -> Node:
-    """The tree of an answer as written. Raises Unreadable if it has none of the known forms."""
+def parse(text: str, thousands: bool = True, functions: frozenset[str] = frozenset()) -> Node:
+    """The tree of an answer as written. Raises Unreadable if it has none of the known forms.
+
+    functions: the letters that are functions: f(x) is else read as f times x
+    """
     if len(text) > MAX_CHARS:
         raise Unreadable("too long")
-    tokens = tokenize(clean(text), thousands)
+    head, declared = declarations(clean(text))
+    tokens = tokenize(head, thousands)
     if not tokens:
         raise Unreadable("nothing there")
     try:
-        return _Parser(tokens, 0).answer()
+        node = _Parser(tokens, 0, functions).answer()
+        return Node("family", (node, *declared)) if declared else node
     except RecursionError:
         raise Unreadable("nested too deeply") from None
 
@@ -77,10 +86,10 @@ def parse(text: str, thousands: bool = True) -> Node:
 class _Parser:
     """Recursive descent over one stretch of tokens; brackets are read by a parser of their own on what is inside."""
 
-    def __init__(self, tokens: list[Token], depth: int):
+    def __init__(self, tokens: list[Token], depth: int, functions: frozenset[str] = frozenset()):
         if depth > MAX_DEPTH:
             raise Unreadable("nested too deeply")
-        self.tokens, self.depth, self.at = tokens, depth, 0
+        self.tokens, self.depth, self.at, self.functions = tokens, depth, 0, functions
         self.in_bars = False
 
     # Tokens
@@ -113,7 +122,7 @@ class _Parser:
         raise Unreadable("a bracket is not closed")
 
     def sub(self, tokens: list[Token]) -> _Parser:
-        return _Parser(tokens, self.depth + 1)
+        return _Parser(tokens, self.depth + 1, self.functions)
 
     def whole(self, read: Callable[[], Node]) -> Node:
         node = read()
@@ -133,7 +142,7 @@ class _Parser:
         groups = _split(self.tokens, lambda t: t.kind == "sign" and t.text == ";")
         if 1 < len(groups) < len(pieces) and all(groups):
             return self._groups(groups)
-        items = [self.sub(piece).item() for piece in pieces]
+        items = _same_modulus([self.sub(piece).item() for piece in pieces])
         both = any(t.kind == "sep" and t.text == "and" for t in self.tokens)
         if both and all(item.kind == "rel" and set(item.args[0]) & {"<", ">", "<=", ">="} for item in items):
             return Node("inter", tuple(items))
@@ -207,13 +216,21 @@ class _Parser:
         members, operators = [], []
         if self.peek() in {"\\approx", "="} and len(self.tokens) > 1:
             self.at += 1
-        members.append(self.sets())
+        members.append(self.modulo())
         while self.at < len(self.tokens) and self.peek() in RELATIONS and self.tokens[self.at].kind != "word":
             operators.append(RELATIONS[self.token().text])
-            members.append(self.sets())
+            members.append(self.modulo())
         if self.peek() == ":" and not operators:
             return self.colon(members[0])
         return Node("rel", (tuple(operators), tuple(members))) if operators else members[0]
+
+    def modulo(self) -> Node:
+        """A member of a relation with its modulus: p for a congruence, b for the remainder of a division."""
+        node = self.sets()
+        while self.peek() in _MODULO:
+            kind = self.token().text[1]
+            node = Node("mod", (node, self.argument(whole_number=True) if kind == "p" else self.power(), kind))
+        return node
 
     def colon(self, first: Node) -> Node:
         members, texts = [first], [self.tokens[self.at - 1].text]
@@ -269,13 +286,12 @@ class _Parser:
             if token.text in _TIMES and token.kind != "word":
                 self.at += 1
                 other = self.signed_power()
-                cross = token.text == "\\times" and _has_vector(node) and _has_vector(other)
-                node = Node("fn", ("cross", node, other)) if cross else Node("mul", (node, other))
+                name, kinds = ("cross", _ARROWS | {"hat"}) if token.text == "\\times" else ("dot", _ARROWS)
+                vectors = _has_vector(node, kinds) and _has_vector(other, kinds)
+                node = Node("fn", (name, node, other)) if vectors else Node("mul", (node, other))
             elif token.text in {"/", "\\div"} and token.kind != "word":
                 self.at += 1
                 node = Node("div", (node, self.signed_power()))
-            elif token.text in {"\\bmod", "\\pmod", "\\mod"}:
-                raise Unreadable("modulo")
             elif token.text == "U" and node.kind == "seq":
                 return node
             elif self.starts_factor(token):
@@ -325,9 +341,19 @@ class _Parser:
         node = self.atom()
         while self.at < len(self.tokens):
             if self.accept("^"):
+                start = self.at
                 exponent = self.exponent()
-                inverse = node.kind == "sym" and exponent == Node("neg", (num(1),)) and self.peek() == "("
-                node = self.called(f"{node.args[0]}^-1") if inverse else Node("pow", (node, exponent))
+                applied = node.kind == "sym" and self.peek() == "("
+                if applied and self.is_function(node.args[0]):  # a power of f by itself: f^{-1}(x), f^2(x)
+                    power = "".join(t.text for t in self.tokens[start : self.at] if t.text not in {"{", "}", "(", ")"})
+                    node = self.call(f"{node.args[0]}^{power}")
+                elif applied and exponent == Node("neg", (num(1),)):
+                    node = self.called(f"{node.args[0]}^-1")
+                else:
+                    squared = exponent == num(2) and _has_vector(node)
+                    node = Node("fn", ("dot", node, node)) if squared else Node("pow", (node, exponent))
+            elif node.kind == "sym" and self.peek() == "(" and self.is_function(node.args[0]):
+                node = self.call(node.args[0])
             elif self.peek() == "_" and self.tokens[self.at].kind == "sign":
                 self.at += 1
                 node = self.subscript(node)
@@ -401,7 +427,15 @@ class _Parser:
         raise Unreadable(f"cannot read {token.text!r}")
 
     def called(self, letter: str) -> Node:
-        """A symbol, or its value at a number: I(0) is no product. Other f(x) are read as f times x, which will do."""
+        """A symbol, or its value at a number: I(0) is no product. Other f(x) are products unless f is a function."""
+        if letter in _COUNTED and not self.is_function(letter) and self.peek() == "(":
+            start = self.at
+            count = self.call(letter)
+            if len(count.args) == 3 and all(arg.kind in _COUNTED_KINDS for arg in count.args[1:]):
+                return count
+            self.at = start
+        if self.is_function(letter):
+            return Node("sym", (letter,))
         following = [t.text for t in self.tokens[self.at : self.at + 3]]
         if (
             len(following) == 3
@@ -412,6 +446,22 @@ class _Parser:
             self.at += 3
             return Node("sym", ("".join([letter, *following]),))
         return Node("sym", (letter,))
+
+    def is_function(self, name: str) -> bool:
+        return bool(self.functions) and name.rstrip("'").partition("_")[0] in self.functions
+
+    def call(self, name: str) -> Node:
+        """A function applied to what is in the bracket that follows; P(A | B) has a name of its own."""
+        self.at += 1
+        inner, closing = self.inside()
+        bars = [i for i, t in enumerate(inner) if t.text in {"|", "\\mid"} and not _depth_at(inner, i)]
+        if len(bars) == 1:
+            name, pieces = name + "|", [inner[: bars[0]], inner[bars[0] + 1 :]]
+        else:
+            pieces = _split(inner, lambda t: t.kind == "sign" and t.text in {",", ";"})
+        if closing != ")" or not all(pieces):
+            raise Unreadable("brackets that do not match")
+        return Node("call", (name, *(self.sub(piece).item() for piece in pieces)))
 
     def bracket(self, opening: str) -> Node:
         if opening == "|":
@@ -432,7 +482,7 @@ class _Parser:
         return Node("seq", (opening, closing, *items))
 
     def bars(self) -> Node:
-        """An absolute value: the bars close at the next one, so they cannot nest."""
+        """An absolute value, a determinant or a length: the bars close at the next one, so they cannot nest."""
         start = self.at
         depth = 0
         while self.at < len(self.tokens):
@@ -440,7 +490,16 @@ class _Parser:
             if token.kind in {"sign", "cmd"}:
                 depth += (token.text in OPENING) - (token.text in CLOSING)
                 if token.text == "|" and depth == 0:
-                    return Node("fn", ("abs", self._group(self.tokens[start : self.at - 1])))
+                    inside = self._group(self.tokens[start : self.at - 1])
+                    name = "det" if inside.kind == "matrix" else "norm" if _has_vector(inside) else "abs"
+                    return Node("fn", (name, inside))
+        raise Unreadable("a bar is not closed")
+
+    def norm(self) -> Node:
+        start = self.at
+        while self.at < len(self.tokens):
+            if self.token().text == "\\|":
+                return Node("fn", ("norm", self._group(self.tokens[start : self.at - 1])))
         raise Unreadable("a bar is not closed")
 
     def set_of(self, inner: list[Token]) -> Node:
@@ -473,14 +532,17 @@ class _Parser:
             return self.function(name)
         if name in _DECORATIONS:
             inner = self.inside()[0] if self.accept("{") else [self.token()]
-            return Node("sym", (name + ":" + "".join(t.text for t in inner),))
+            named = _decorated(name, "".join(t.text for t in inner))
+            return num(int(named)) if named.isascii() and named.isdigit() else Node("sym", (named,))
         if command == "\\infty":
             return Node("inf")
         if command in _EMPTY:
             return Node("empty")
         if command == "\\mathbbR":
             return Node("reals")
-        if name in _UNKNOWN or command in CLOSING or command in RELATIONS or command in _SETS or command == "\\|":
+        if command == "\\|":
+            return self.norm()
+        if name in _UNKNOWN or command in CLOSING | RELATIONS.keys() | _SETS.keys() | _MODULO:
             raise Unreadable(f"cannot read {command}")
         return Node("sym", (name,))
 
@@ -524,12 +586,39 @@ class _Parser:
         return node
 
     def matrix(self) -> Node:
+        """A matrix in round, square or curly brackets or in none, a determinant, a length or a function by cases."""
         inner, _ = self.inside()
-        rows = [row for row in _split(inner, lambda t: t.text == NEW_ROW) if row]
+        name = inner[0].text if inner and inner[0].kind == "env" else ""
+        rows = [row for row in _split(inner[bool(name) :], lambda t: t.text == NEW_ROW) if row]
         cells = [_split(row, lambda t: t.kind == "sign" and t.text == "&") for row in rows]
-        return Node("matrix", tuple(tuple(self.sub(cell).item() for cell in row) for row in cells))
+        if name.rstrip("*") in {"cases", "dcases", "rcases"}:
+            return self.cases(cells)
+        node = Node("matrix", tuple(tuple(self.sub(cell).item() for cell in row) for row in cells))
+        scalar = {"vmatrix": "det", "Vmatrix": "norm"}.get(name.rstrip("*"))
+        return Node("fn", (scalar, node)) if scalar else node
+
+    def cases(self, rows: list[list[list[Token]]]) -> Node:
+        """Values and their conditions; rows without conditions are a system, whose order says nothing."""
+        rows = [_value_and_condition(row[0]) if len(row) == 1 else row for row in rows]
+        if all(len(row) == 1 for row in rows):
+            return Node("list", tuple(self.sub(row[0]).item() for row in rows))
+        if any(len(row) != 2 or not row[0] for row in rows):
+            raise Unreadable("cases with more than two columns")
+        return Node("cases", tuple((self.sub(value).item(), self.condition(when)) for value, when in rows))
+
+    def condition(self, tokens: list[Token]) -> Node:
+        while tokens and tokens[0].kind == "word" and tokens[0].text.lower() in _IF:
+            tokens = tokens[1:]
+        if not tokens or all(t.kind == "word" and t.text.lower() in _OTHERWISE for t in tokens):
+            return OTHERWISE
+        return self.sub(tokens).answer()
 
 
+_COUNTED = {"C", "P"}  # C(10, 3) and P(10, 3): how many choices and arrangements
+_COUNTED_KINDS = {"num", "sym", "add", "mul", "neg"}
+_IF = {"if", "for", "when", "where", "whenever", "as", "all"}
+_OTHERWISE = {"otherwise", "else", "elsewhere", "other", "cases", "in", "all"}
+OTHERWISE = Node("word", ("otherwise",))
 SCALES = {"tens": 10, "hundred": 100,
           "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12,
           "dozens": 12, "score": 20, "hundreds": 100, "thousands": 1000, "millions": 10**6, "billions": 10**9,
@@ -598,11 +687,52 @@ def _ends_in_power(node: Node) -> bool:
     return node.kind == "pow" or (node.kind == "mul" and _ends_in_power(node.args[1]))
 
 
-def _has_vector(node: Node) -> bool:
-    """Whether a factor is a vector by its arrow, hat or bar."""
+_ARROWS = frozenset(["vec"])
+
+
+def _has_vector(node: Node, kinds: frozenset[str] = _ARROWS) -> bool:
+    """Whether a factor is a vector by its arrow or its bold type, which are one kind, or its hat."""
     if node.kind == "sym":
-        return node.args[0].partition(":")[0] in {"vec", "hat", "overrightarrow", "mathbf", "boldsymbol"}
-    return any(_has_vector(part) for part in node.args if isinstance(part, Node))
+        return node.args[0].partition(":")[0] in kinds
+    if node.kind == "fn" and node.args[0] != "cross":  # \\vec a \\cdot \\vec b, |\\vec a|
+        return False
+    return any(_has_vector(part, kinds) for part in node.args if isinstance(part, Node))
+
+
+def _decorated(decoration: str, text: str) -> str:
+    """The name of a letter with a hat or an arrow; bold, hats on i, j, k and the two arrows all make vectors."""
+    plain = text.removeprefix("vec:").replace("\\imath", "i").replace("\\jmath", "j")
+    if decoration == "overrightarrow" or (decoration == "hat" and plain in {"i", "j", "k"}):
+        decoration = "vec"
+    return plain if decoration == "vec" and plain.isdigit() else f"{decoration}:{plain}"
+
+
+def _same_modulus(items: list[Node]) -> list[Node]:
+    """x = 2, 5 (mod 7): the modulus of the last is that of all."""
+    last = _member(items[-1])
+    if last.kind != "mod" or len(items) < 2 or any(_member(item).kind == "mod" for item in items[:-1]):
+        return items
+    return [*(_with_modulus(item, last) for item in items[:-1]), items[-1]]
+
+
+def _member(item: Node) -> Node:
+    return item.args[1][-1] if item.kind == "rel" else item
+
+
+def _with_modulus(item: Node, modulus: Node) -> Node:
+    if item.kind != "rel":
+        return Node("mod", (item, *modulus.args[1:]))
+    operators, members = item.args
+    return Node("rel", (operators, (*members[:-1], Node("mod", (members[-1], *modulus.args[1:])))))
+
+
+def _value_and_condition(row: list[Token]) -> list[list[Token]]:
+    """A row of a function by cases that has no column for its condition: x, x > 0 or x if x > 0."""
+    for i, token in enumerate(row):
+        starts = token.text == "," if token.kind == "sign" else token.kind == "word" and token.text.lower() in _IF
+        if i and starts and not _depth_at(row, i):
+            return [row[:i], row[i + (token.kind == "sign") :]]
+    return [row]
 
 
 def _refuse(reason: str) -> Node:

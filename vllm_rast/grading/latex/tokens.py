@@ -19,7 +19,10 @@ class Unreadable(ValueError):
 
 
 class Token(NamedTuple):
-    """kind: num (value: Fraction; text: as written), letter, cmd, word, sep (and, or), sign (one character)."""
+    """kind: num (value: Fraction; text: as written), letter, cmd, word, sep (and, or), sign (one character), env.
+
+    env: the name of an environment, after its \\begin
+    """
 
     kind: str
     text: str
@@ -57,6 +60,7 @@ _TEXT_COMMANDS = word_set(
     "text textbf textit textrm textsf texttt mbox hbox mathrm rm operatorname mathsf mathtt mathop"
 )
 _FONT_COMMANDS = word_set("mathbf mathit boldsymbol bm bf it mathcal mathscr mathfrak displaylines ensuremath")
+_BOLD = re.compile(r"\{\s*([a-z])\s*\}|([a-z])(?![A-Za-z])")  # of a vector; bold capitals are matrices or sets
 
 _LEX = re.compile(
     r"(?P<repeating>\d*\.(?P<fixed>\d*)\\(?:overline|bar|dot)\s*\{(?P<period>\d+)\})"
@@ -66,7 +70,7 @@ _LEX = re.compile(
     r"|(?P<run>[A-Za-z]+)"
     rf"|(?P<dots>\.\.\.+|…)|(?P<sign>[-+*/^_=<>(){{}}\[\],;:|!%'&\x22{NEW_ROW}])"
 )
-_THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])(?!\s*,\s*\d{3}(?!\d))")
+_THOUSANDS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?![\d,])(?!\s*,\s*\d{3}(?!\d))")
 _SPACED_THOUSANDS = re.compile(r"(?<![\d.,\s])\d{1,3}(?: \d{3})+(?![\d,])")
 _BRACKETED = re.compile(r"[(\[{]")
 
@@ -139,18 +143,24 @@ def _command(name: str, text: str, at: int, tokens: list[Token]) -> int:
             raise Unreadable("unbalanced braces")
         tokens.extend(_words(text[at + 1 : close], upright=name in {"mathrm", "rm", "operatorname"}))
         return close + 1
+    if name in {"mathbf", "boldsymbol", "bm"} and (bold := _BOLD.match(text, at)):
+        tokens.append(Token("letter", f"vec:{bold[1] or bold[2]}"))
+        return bold.end()
     if name in _FONT_COMMANDS or name in _TEXT_COMMANDS:
         return at
-    if name == "mathbb" and has_argument:
-        close = closing_brace(text, at) or at
-        tokens.append(Token("cmd", "\\mathbb" + text[at + 1 : close].strip()))
+    if name == "mathbb" and at < len(text):
+        close = (closing_brace(text, at) or at) if has_argument else at
+        tokens.append(Token("cmd", "\\mathbb" + (text[at + 1 : close].strip() if has_argument else text[at])))
         return close + 1
     if name in {"begin", "end"} and has_argument:
         close = closing_brace(text, at) or at
+        environment = text[at + 1 : close].strip()
         at = close + 1
-        if name == "begin" and "array" in text[:at][-8:] and text[at : at + 1] == "{":
+        if name == "begin" and "array" in environment[-6:] and text[at : at + 1] == "{":
             at = (closing_brace(text, at) or at) + 1  # the columns' alignment
         tokens.append(Token("cmd", "\\" + name))
+        if name == "begin":
+            tokens.append(Token("env", environment))
         return at
     tokens.append(Token("cmd", "\\" + _SYNONYMS.get(name, name)))
     return at

@@ -7,20 +7,33 @@ same if they have the same values at several points; those without unknowns are 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from fractions import Fraction
 from typing import Any
 
 from vllm_rast.grading.latex.parse import Node, num
 from vllm_rast.grading.latex.tokens import Unreadable
 from vllm_rast.grading.meaning import units
+from vllm_rast.grading.meaning.cases import same_cases
+from vllm_rast.grading.meaning.families import same_families
 from vllm_rast.grading.meaning.formulas import proportional, same_formula
 from vllm_rast.grading.meaning.names import is_named, unnamed
 from vllm_rast.grading.meaning.regions import INEQUALITIES, looks_like_region, region, same_region, unknown_of
+from vllm_rast.grading.meaning.renaming import in_order, rename
 from vllm_rast.grading.meaning.rules import PLAIN, Rules, Verdict
-from vllm_rast.grading.meaning.tidy import FORMULAS, contains, contains_pi, has_loose_degrees, tidy, without_degrees
+from vllm_rast.grading.meaning.tidy import (
+    FORMULAS,
+    contains,
+    contains_pi,
+    has_loose_degrees,
+    tidy,
+    without_arrows,
+    without_degrees,
+)
 from vllm_rast.grading.meaning.values import (
     DEEP_BITS,
     TooLarge,
     Undefined,
+    is_count,
     is_real,
     new_effort,
     precision,
@@ -28,7 +41,7 @@ from vllm_rast.grading.meaning.values import (
     symbols,
     value,
 )
-from vllm_rast.grading.meaning.words import same_words
+from vllm_rast.grading.meaning.words import qualities, same_words
 
 MAX_ITEMS = 200
 NEAR = 0.02  # relative error of what stands after an approximately-equals sign: \\pi \\approx 3.1
@@ -39,7 +52,7 @@ def same(gold: Node, answer: Node, rules: Rules = PLAIN) -> Verdict:
     new_effort()
     try:
         with precision(DEEP_BITS):
-            return _same(gold, answer, rules)
+            return _same(without_arrows(gold, answer), without_arrows(answer, gold), rules)
     except (Unreadable, TooLarge, RecursionError):
         return None
 
@@ -48,10 +61,14 @@ def _same(gold: Node, answer: Node, rules: Rules) -> Verdict:
     gold, answer = tidy(gold), tidy(answer)
     if gold == answer:
         return True
+    if "family" in {gold.kind, answer.kind}:
+        return _families(gold, answer, rules)
     if gold.kind != "rel" and is_chain(answer):
         if not is_consistent(answer):
             return False
         answer = tidy(exact_member(answer))
+        if answer.kind == "mod" and gold.kind in FORMULAS:  # 2^{10} = 2 (mod 7) gives the remainder 2
+            answer = answer.args[0]
     if gold.kind == "rel" and answer.kind != "rel" and is_chain(gold):
         return is_consistent(gold) and _any(_same(member, answer, rules) for member in gold.args[1])
     if has_loose_degrees(gold) or has_loose_degrees(answer):
@@ -93,6 +110,8 @@ def is_consistent(chain: Node) -> bool:
     """Whether no step of a chain is wrong: 5 = 6 is, and 5 ~ 6; what cannot be compared passes."""
     operators, members = chain.args
     for operator, left, right in zip(operators, members, members[1:], strict=False):
+        if operator == "=" and right.kind == "mod" and left.kind != "mod":
+            left = Node("mod", (left, *right.args[1:]))
         if operator == "=" and _same(left, right, PLAIN) is False:
             return False
         if operator == "~" and not _is_near(left, right):
@@ -112,6 +131,20 @@ def exact_member(chain: Node) -> Node:
     """The last member before the first that is only near."""
     operators, members = chain.args
     return members[operators.index("~")] if "~" in operators else members[-1]
+
+
+def _with_moduli(gold: Node, answer: Node, rules: Rules) -> Verdict:
+    """Residues of one modulus; 10 \\bmod 7 is also the number 3, a congruence is none."""
+    if gold.kind == answer.kind:
+        moduli = _same(gold.args[1], answer.args[1], PLAIN)
+        if moduli is not True:
+            return moduli
+        values = [value(part) for part in (gold.args[0], answer.args[0], gold.args[1]) if not symbols(part)]
+        if len(values) < 3 or not all(isinstance(v, Fraction) and v.denominator == 1 for v in values) or not values[2]:
+            return _same(gold.args[0], answer.args[0], rules)
+        return (values[0] - values[1]) % values[2] == 0
+    modulo, other = (gold, answer) if gold.kind == "mod" else (answer, gold)
+    return value(modulo) == value(other) if modulo.args[2] == "b" and other.kind in FORMULAS else False
 
 
 def _with_degrees(gold: Node, answer: Node, rules: Rules) -> Verdict:
@@ -137,6 +170,9 @@ def _with_units(gold: Node, answer: Node, rules: Rules) -> Verdict:
     unit_answer = answer.args[1] if answer.kind == "unit" else None
     bare_gold = gold.args[0] if gold.kind == "unit" else gold
     bare_answer = answer.args[0] if answer.kind == "unit" else answer
+    said = qualities(gold), qualities(answer)
+    if None not in said:
+        return _same_qualities(*said)
     if bare_gold.kind == "word" or bare_answer.kind == "word":
         return False
     statements = [unit for unit in (unit_gold, unit_answer) if unit is not None and units.is_statement(unit)]
@@ -176,7 +212,13 @@ def _with_percent(gold: Node, answer: Node, rules: Rules) -> Verdict:
 
 
 def _with_words(gold: Node, answer: Node, rules: Rules) -> Verdict:
-    return same_words(gold, answer)
+    said = qualities(gold), qualities(answer)
+    return same_words(gold, answer) or (None not in said and _same_qualities(*said))
+
+
+def _same_qualities(gold: Any, answer: Any) -> bool:
+    """n odd, odd n, n is odd."""
+    return bool(gold == answer)
 
 
 # Lists, tuples, sets
@@ -295,6 +337,9 @@ def _tuples(gold: Node, answer: Node, rules: Rules) -> Verdict:
     if gold.kind != "seq" or answer.kind != "seq":
         if "matrix" in {gold.kind, answer.kind}:
             return _matrices(gold, answer, rules)
+        if is_count(gold) or is_count(answer):  # the point P(2, 3)
+            gold, answer = (Node("seq", ("(", ")", *n.args[1:])) if is_count(n) else n for n in (gold, answer))
+            return _tuples(gold, answer, rules) if gold.kind == answer.kind else False
         if looks_like_region(gold) or looks_like_region(answer):
             return _regions(gold, answer, rules)
         return _relations(gold, answer, rules) if "rel" in {gold.kind, answer.kind} else False
@@ -313,6 +358,8 @@ def _matrices(gold: Node, answer: Node, rules: Rules) -> Verdict:
         return _in_order(golds, answers, rules)
     if "rel" in {gold.kind, answer.kind}:
         return _relations(gold, answer, rules)
+    if any(node.kind in {"fn", "cases"} for node in (gold, answer)):  # a determinant or a length is a number
+        return False
     matrix, other = (gold, answer) if gold.kind == "matrix" else (answer, gold)
     if other.kind != "seq" or min(len(matrix.args), max(map(len, matrix.args), default=0)) != 1:
         return None if contains(other, {"matrix"}) else False
@@ -325,11 +372,21 @@ def _set_builders(gold: Node, answer: Node, rules: Rules) -> Verdict:
     if gold.kind != answer.kind:
         return None
     (element, condition), (other_element, other_condition) = gold.args, answer.args
-    names, other_names = (symbols(e) & symbols(c) for e, c in (gold.args, answer.args))
-    if len(names) == len(other_names) == 1:
-        old, new = Node("sym", tuple(other_names)), Node("sym", tuple(names))
-        other_element, other_condition = (_substitute(n, old, new) for n in (other_element, other_condition))
+    names, other_names = ([x for x in in_order(e) if x in symbols(c)] for e, c in (gold.args, answer.args))
+    if len(names) != len(other_names):
+        return False
+    other_element, other_condition = (rename(n, other_names, names) for n in (other_element, other_condition))
     return _all([_same(element, other_element, rules), _same(condition, other_condition, rules)])
+
+
+def _families(gold: Node, answer: Node, rules: Rules) -> Verdict:
+    return same_families(gold, answer, lambda a, b: _same(a, b, rules))
+
+
+def _by_cases(gold: Node, answer: Node, rules: Rules) -> Verdict:
+    if "rel" in {gold.kind, answer.kind}:
+        return _relations(gold, answer, rules)
+    return same_cases(gold, answer, lambda a, b: _same(a, b, rules))
 
 
 def is_image(node: Node) -> bool:
@@ -346,6 +403,8 @@ def _regions(gold: Node, answer: Node, rules: Rules) -> Verdict:
     try:
         return same_region(region(_bare_region(gold)), region(_bare_region(answer)))
     except (Unreadable, Undefined):
+        if gold.kind == answer.kind == "where":
+            return _set_builders(gold, answer, rules)
         if gold.kind == answer.kind == "rel":
             return _inequalities(gold, answer)
         if gold.kind == answer.kind and gold.kind in {"union", "inter", "list"}:
@@ -422,7 +481,7 @@ def _two_relations(gold: Node, answer: Node, rules: Rules) -> Verdict:
         if renamed is not None:
             return _same(gold_right, _ends(renamed)[1], rules)
     kinds = {part.kind for part in (gold_left, gold_right, left, right)}
-    if kinds & {"seq", "set", "list", "matrix", "word", "unit"}:
+    if kinds & {"seq", "set", "list", "matrix", "word", "unit", "mod", "cases"}:
         return False
     return proportional(_difference(gold_left, gold_right), _difference(left, right), signed=False)
 
@@ -432,28 +491,17 @@ def _ends(relation: Node) -> tuple[Node, Node]:
 
 
 def _rename_argument(gold_name: Node, answer: Node) -> Node | None:
-    """f(n) = n for f(x) = x: the answer with the gold's argument, or None if the names are not of that form."""
+    """f(n) = n or f = x for f(x) = x: with the gold's argument, or None if the names are not of that form."""
     name = answer.args[1][0]
-    if name.kind != "mul" or gold_name.kind != "mul":
+    if name.kind == "sym" and gold_name.args[:1] in ((name,), name.args):
+        return answer
+    if name.kind != gold_name.kind or name.kind not in {"mul", "call"} or len(name.args) != len(gold_name.args):
         return None
-    if name.args[0] != gold_name.args[0] or name.args[0].kind != "sym":
+    if name.args[0] != gold_name.args[0] or (name.kind == "mul" and name.args[0].kind != "sym"):
         return None
-    old, new = name.args[1], gold_name.args[1]
-    if old.kind != "sym" or new.kind != "sym":
+    if any(part.kind != "sym" for part in (*name.args[1:], *gold_name.args[1:])):
         return None
-    return _substitute(answer, old, new)
-
-
-def _substitute(node: Node, old: Node, new: Node) -> Node:
-    if node == old:
-        return new
-    return Node(node.kind, tuple(_substituted_argument(arg, old, new) for arg in node.args))
-
-
-def _substituted_argument(arg: Any, old: Node, new: Node) -> Any:
-    if isinstance(arg, Node):
-        return _substitute(arg, old, new)
-    return tuple(_substituted_argument(part, old, new) for part in arg) if isinstance(arg, tuple) else arg
+    return rename(answer, [part.args[0] for part in name.args[1:]], [part.args[0] for part in gold_name.args[1:]])
 
 
 def _difference(left: Node, right: Node) -> Node:
@@ -515,6 +563,8 @@ _STEPS: list[tuple[Callable[[Node], bool], Callable[[Node, Node, Rules], Verdict
     (lambda n: n.kind == "matrix", _matrices),
     (looks_like_region, _regions),
     (lambda n: n.kind == "rel", _relations),
+    (lambda n: n.kind == "mod", _with_moduli),
+    (lambda n: n.kind == "cases", _by_cases),
     (lambda n: n.kind == "pct", _with_percent),
     (lambda n: n.kind in {"time", "colon"}, _colons),
     (lambda n: n.kind == "base", _bases),

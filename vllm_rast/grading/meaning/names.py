@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vllm_rast.grading.latex.parse import Node
+from vllm_rast.grading.meaning.values import symbols
 
 
 def is_named(node: Node) -> bool:
@@ -22,6 +23,8 @@ def _is_name(node: Node) -> bool:
         return all(map(_is_length, node.args))
     if _is_length(node):
         return True
+    if node.kind == "call":
+        return node.args[0].rstrip("|") in _CALLED or all(map(_is_argument, node.args[1:]))
     if node.kind == "mul" and _is_figure(node):
         return True
     if node.kind == "mul":
@@ -30,6 +33,11 @@ def _is_name(node: Node) -> bool:
             or (node.args[0].args[0] in _CALLED and node.args[1].kind in {"rel", "union", "inter"})
         )
     return False
+
+
+def _is_argument(node: Node) -> bool:
+    """A name or a number in f(x), f(-1)."""
+    return node.kind == "sym" or (node.kind in {"num", "neg", "div"} and not symbols(node))
 
 
 def _is_figure(node: Node) -> bool:

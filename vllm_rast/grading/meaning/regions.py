@@ -120,10 +120,19 @@ def _intervals(node: Node) -> Region:
     if kind == "minus":
         return _intersection(region(args[0]), _complement(region(args[1])))
     if kind == "where":
-        return _intervals(args[1])
+        return _intervals(_condition(*args))
     if kind == "rel":
         return _relation(*args)
     raise Unreadable(f"a {kind} is not a set of numbers")
+
+
+def _condition(element: Node, condition: Node) -> Node:
+    """The condition of a set-builder, which must be on its element: {x | x > 2}, {x in R | x > 2}."""
+    if element.kind == "rel" and element.args[0] == ("in",) and element.args[1][1].kind == "reals":
+        element = element.args[1][0]
+    if element.kind != "sym" or symbols(condition) != symbols(element):
+        raise Unreadable("a set of something else")
+    return condition
 
 
 def _relation(operators: tuple[str, ...], members: tuple[Node, ...]) -> Region:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from vllm_rast.grading.latex.parse import Node
+from vllm_rast.grading.meaning.renaming import rename
 from vllm_rast.grading.meaning.values import parts, symbols
 
 FORMULAS = frozenset({"num", "sym", "neg", "add", "mul", "div", "pow", "fn", "fact", "deg", "pct", "inf"})
@@ -27,6 +28,15 @@ def tidy(node: Node) -> Node:
         if not symbols(left) and symbols(right):
             return Node("rel", (("=",), (right, left)))
     return node
+
+
+def without_arrows(node: Node, other: Node) -> Node:
+    """A tree whose vectors have plain names if those of the other have: bold type and arrows are often left out."""
+    vectors = [name for name in symbols(node) if name.startswith("vec:")]
+    if not vectors or any(name.startswith("vec:") for name in symbols(other)):
+        return node
+    plain = [name.removeprefix("vec:") for name in vectors]
+    return node if symbols(node).intersection(plain) else rename(node, vectors, plain)  # r is the length of \\vec r
 
 
 def contains(node: Node, kinds: set[str]) -> bool:

@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import Any
 
 import flint
-from flint import acb, arb, fmpq, fmpz
+from flint import acb, acb_mat, arb, fmpq, fmpq_mat, fmpz
 
 from vllm_rast.grading.latex.parse import Node
 from vllm_rast.grading.latex.tokens import Unreadable
@@ -55,16 +55,23 @@ def precision(bits: int) -> Iterator[None]:
         flint.ctx.prec = before
 
 
-def symbols(node: Node) -> frozenset[str]:
-    """The names of a tree that stand for unknown values (not pi, e or i)."""
-    return _symbols(node)
-
-
 @lru_cache(maxsize=8192)
-def _symbols(node: Node) -> frozenset[str]:
-    if node.kind == "sym":
-        return frozenset() if node.args[0] in _CONSTANTS else frozenset(node.args)
-    return frozenset().union(*(_symbols(part) for part in parts(node)))
+def symbols(node: Node) -> frozenset[str]:
+    """The names of a tree that stand for unknown values (not pi, e or i); f() for an unknown function."""
+    names, left = set(), [node]
+    while left:
+        one = left.pop()
+        if one.kind == "sym":
+            names.add(one.args[0])
+        elif one.kind == "call" and not is_count(one):
+            names.add(f"{one.args[0]}()")
+        left.extend(parts(one))
+    return frozenset(names - _CONSTANTS.keys())
+
+
+def is_count(node: Node) -> bool:
+    """Whether a call is C(n, k) or P(n, k), which have values."""
+    return node.kind == "call" and node.args[0] in {"C", "P"} and len(node.args) == 3
 
 
 def parts(node: Node) -> Iterator[Node]:
@@ -170,6 +177,18 @@ def _gap(a: Value, b: Value) -> acb | None:
     if isinstance(a, Fraction) and isinstance(b, Fraction):
         return None if a == b else acb(1)
     return ball(a) - ball(b)
+
+
+def difference(a: Value, b: Value) -> Value:
+    return a - b if _both_exact(a, b) else ball(a) - ball(b)
+
+
+def times(a: Value, b: Value) -> Value:
+    return a * b if _both_exact(a, b) else ball(a) * ball(b)
+
+
+def quotient(a: Value, b: Value) -> Value:
+    return a / b if _both_exact(a, b) else ball(a) / ball(b)
 
 
 def _radius(a: acb) -> arb:
@@ -292,7 +311,7 @@ class _Evaluator:
 
     def on_mul(self, *factors: Node) -> Value:
         a, b = (self.value(factor) for factor in factors)
-        return a * b if _both_exact(a, b) else ball(a) * ball(b)
+        return times(a, b)
 
     def on_div(self, top: Node, bottom: Node) -> Value:
         a, b = self.value(top), self.value(bottom)
@@ -331,7 +350,22 @@ class _Evaluator:
         except ValueError as error:
             raise Unreadable("a digit that the base does not have") from error
 
+    def on_mod(self, x: Node, modulus: Node, kind: str) -> Value:
+        """The remainder of a division; a congruence has no value."""
+        a, m = self.value(x), self.value(modulus)
+        if kind != "b" or not _both_exact(a, m) or a.denominator != 1 or m.denominator != 1 or m <= 0:
+            raise Unreadable("a congruence has no value")
+        return a % m
+
+    def on_call(self, name: str, *args: Node) -> Value:
+        """A value for an unknown function: at the same arguments the same one."""
+        if f"{name}()" not in self.at and name in {"C", "P"} and len(args) == 2:
+            return _count(name, *(self.value(arg) for arg in args))
+        return _some_value(f"{name} {self.on_sym(name + '()')}", [self.value(arg) for arg in args])
+
     def on_fn(self, name: str, *args: Node) -> Value:
+        if args[0].kind == "matrix":
+            return _of_matrix(name, [[self.value(cell) for cell in row] for row in args[0].args])
         values = [self.value(arg) for arg in args]
         if name in _FUNCTIONS and len(values) == 1:
             return Fraction(1) if name == "exp" and values[0] == 0 else _FUNCTIONS[name](ball(values[0]))
@@ -347,13 +381,56 @@ class _Evaluator:
             return Fraction((math.gcd if name == "gcd" else math.lcm)(*(int(v) for v in values)))
         if name in {"max", "min"} and values and all(is_real(v) for v in values):
             return _extreme(name, values)
+        if name in {"dot", "norm"} and self.at:
+            return _of_vectors(name, *values)
+        if name == "cross" and self.at:
+            return _cross(*values)
         if name in _SYMMETRIC | _OPAQUE and self.at:
             return _some_value(name, values)
         raise Unreadable(f"{name} has no value here")
 
 
 _SYMMETRIC = frozenset({"gcd", "lcm", "max", "min"})
-_OPAQUE = frozenset({"det", "cross"})
+_OPAQUE = frozenset({"det"})
+_DOT = Fraction(1_000_003, 701_009)  # what tells a scalar product from a product; any number that occurs in no answer
+MAX_ROWS = 12  # of a determinant
+
+
+def _of_vectors(name: str, x: Value, y: Value | None = None) -> Value:
+    """A scalar product, bilinear and symmetric but no product of numbers; a length, whose square it is."""
+    if name == "dot" and y is not None:
+        return times(times(x, y), _DOT)
+    return (ball(x) * ball(x) * ball(_DOT)).sqrt()
+
+
+def _cross(x: Value, y: Value) -> Value:
+    """A value for a vector product, which changes its sign if the factors change places."""
+    turned = _shown(x) > _shown(y)
+    found = _some_value("cross", [y, x] if turned else [x, y])
+    return -found if turned else found
+
+
+def _of_matrix(name: str, rows: list[list[Value]]) -> Value:
+    """The determinant of a square matrix, the length of a row or a column."""
+    if name == "norm" and min(len(rows), len(rows[0])) == 1:
+        return _power(sum((times(x, x) for row in rows for x in row), Fraction(0)), Fraction(1, 2))
+    if name != "det" or len(rows) > MAX_ROWS or any(len(row) != len(rows) for row in rows):
+        raise Unreadable(f"no {name} of this matrix")
+    if all(isinstance(x, Fraction) for row in rows for x in row):
+        exact = fmpq_mat([[fmpq(x.numerator, x.denominator) for x in row] for row in rows]).det()
+        return Fraction(int(exact.p), int(exact.q))
+    return acb_mat([[ball(x) for x in row] for row in rows]).det()
+
+
+def _count(name: str, n: Value, k: Value) -> Value:
+    """How many choices, C, or arrangements, P, of k among n things there are."""
+    if _both_exact(n, k) and n.denominator == k.denominator == 1:
+        if not 0 <= k <= n:
+            raise Unreadable("no number of choices")
+        if n <= MAX_FACTORIAL:
+            return Fraction(math.comb(int(n), int(k)) if name == "C" else math.perm(int(n), int(k)))
+    chosen = _binomial(n, k)
+    return chosen if name == "C" else times(chosen, (ball(k) + 1).gamma())
 
 
 def _some_value(name: str, values: list[Value]) -> Fraction:
@@ -361,9 +438,13 @@ def _some_value(name: str, values: list[Value]) -> Fraction:
 
     So \\gcd(a, b) is \\gcd(b, a) and nothing else.
     """
-    shown = [f"{v.numerator:x}/{v.denominator:x}" if isinstance(v, Fraction) else digits(v, 30) for v in values]
+    shown = [_shown(v) for v in values]
     text = f"{name}: {sorted(shown) if name in _SYMMETRIC else shown}"
     return Fraction(int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big"), 701_009)
+
+
+def _shown(value: Value) -> str:
+    return f"{value.numerator:x}/{value.denominator:x}" if isinstance(value, Fraction) else digits(value, 30)
 
 
 def _extreme(name: str, values: list[Value]) -> Value:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 
 from vllm_rast.grading.latex.parse import Node
+from vllm_rast.grading.latex.tokens import word_set
 
 MAX_WORDS = 12  # of a number
 
@@ -51,6 +53,35 @@ def word_of(node: Node) -> str | None:
         if words.startswith(leading) and len(words) > len(leading):
             words = words.removeprefix(leading)
     return words
+
+
+_QUALITIES = word_set(
+    "odd even prime composite positive negative nonnegative nonzero zero integer rational irrational real increasing"
+    " decreasing convex concave infinite finite"
+)
+_ARITHMETIC = frozenset(["odd", "even", "prime", "composite"])  # only of integers
+_FILLERS = word_set(
+    "is are be must has have to should an a the any all every each only number numbers value values of for when if"
+    " where iff exactly integers naturals natural"
+)
+
+
+def qualities(node: Node) -> tuple[str | None, frozenset[str]] | None:
+    """Of n odd, n is odd, odd n and the like the name, if there is one, and what is said; None for other answers."""
+    if node.kind == "unit" and node.args[0].kind == "sym":
+        name, text = node.args[0].args[0], node.args[1].casefold()
+    elif node.kind == "word":
+        name, text = None, node.args[0]
+    else:
+        return None
+    said = set(re.sub(r"non-", "non", text).split()) - _FILLERS
+    letters = {word for word in said if len(word) == 1}
+    if name is None and len(letters) == 1:
+        name = letters.pop()
+        said.discard(name)
+    if said & _ARITHMETIC:
+        said.discard("integer")
+    return (name, frozenset(said)) if said and said <= _QUALITIES else None
 
 
 def same_words(gold: Node, answer: Node) -> bool:
