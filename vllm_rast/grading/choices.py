@@ -26,8 +26,8 @@ _ASSERTED = [
     re.compile(
         r"(?i:\b(?:answer|choice|option|one|alternative|statement|solution)\s{0,3}(?:to\b[^.\n:]{0,60}?)?"
         r"(?:\*\*|__)?(?:is|:|=|must be|should be|would be|has to be)\s{0,3}(?:\*\*|__)?"
-        rf"(?:therefore|thus|clearly|definitely|indeed|not|actually|probably)?:?\s{{0,3}}(?:option|choice|letter"
-        rf"|answer)?){_LETTER}(?=[\s.,;:)!?]|$)"
+        rf"(?:therefore|thus|clearly|definitely|indeed|not|actually|probably)?:?\s{{0,3}}(?:(?:the\s)?(?:option|choice"
+        rf"|letter|answer))?){_LETTER}(?=[\s.,;:)!?]|$)"
     ),
     re.compile(
         r"(?i:\b(?:so|thus|therefore|hence|yes|no),?\s(?:it is |it's |it must be |it has to be |the answer is "

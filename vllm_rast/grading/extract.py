@@ -91,19 +91,29 @@ class Candidate(NamedTuple):
 
 
 def candidates(
-    output: str, boxed_only: bool = False, numeric: bool = False, choice: bool = False, words: bool = False
+    output: str,
+    boxed_only: bool = False,
+    numeric: bool = False,
+    choice: bool = False,
+    words: bool = False,
+    labelled: bool = False,
 ) -> Iterator[Candidate]:
     """The answers that an output may mean, best first. Later ones count only if an earlier one cannot be read.
 
     `numeric`: the gold is a number, so a number is looked for if there is no formula. `choice`: it is a letter.
-    `words`: it is in words.
+    `words`: it is in words. `labelled`: it is a letter with what that stands for.
     """
     text = answering(output)
     box = _boxed(text, boxed_only)
     if box is not None:
         yield box
     elif not boxed_only:
-        yield from _without_box(without_open_box(text)[-TAIL_CHARS:], numeric, choice, words)
+        said = without_open_box(text)[-TAIL_CHARS:]
+        letter = chosen_letter(said) if labelled and called_answer(said)[0] is None else None
+        if letter:
+            yield Candidate(letter.letter, "phrase", denied=letter.denied)
+        else:
+            yield from _without_box(said, numeric, choice, words)
 
 
 def _boxed(text: str, boxed_only: bool) -> Candidate | None:

@@ -19,7 +19,7 @@ from vllm_rast.grading.answer import Answer, squeezed
 from vllm_rast.grading.answering import answering
 from vllm_rast.grading.boxes import last_box, last_boxes
 from vllm_rast.grading.canonical import answer_class
-from vllm_rast.grading.decide import Decision, decide, is_choice, rounding, tree, unit_words
+from vllm_rast.grading.decide import Decision, decide, is_choice, labelled, rounding, tree, unit_words
 from vllm_rast.grading.extract import Candidate, candidates
 from vllm_rast.grading.latex.clean import clean
 from vllm_rast.grading.latex.numbers import read_decimal
@@ -195,7 +195,9 @@ def _mark(item: GradeItem) -> tuple[Candidate | None, Decision]:
     numeric = item.kind in {"integer", "number"} or _is_number(gold)
     gold_node = tree(gold)
     words = gold_node is not None and gold_node.kind == "word"
-    for candidate in candidates(item.prediction, item.boxed_only, numeric, is_choice(gold), words):
+    label = labelled(gold)
+    numeric = numeric or (label is not None and _is_number(label[1]))
+    for candidate in candidates(item.prediction, item.boxed_only, numeric, is_choice(gold), words, label is not None):
         if len(candidate.answer) <= MAX_CHARS and not clean(candidate.answer):
             continue
         if candidate.denied and not _may_deny(gold):

@@ -37,6 +37,17 @@ _IS_ANSWER = re.compile(
     re.IGNORECASE,
 )
 _ANSWER_TO = re.compile(r"answer\W+(?:to|for|of|in)\b.*[:=]", re.IGNORECASE)  # convert the answer to weeks: 28 / 7
+# "The last digit of the answer is 5" and "twice the answer is 5" say something else of it.
+_OF_ANSWER = re.compile(
+    r"\b(?:digits?|(?:first|last|initial|second|middle)\sletters?|half|third|quarter|twice|thrice|double|triple"
+    r"|square|cube|root|reciprocal|inverse|negative|opposite|multiple|factors?|divisors?|logarithm|remainder"
+    r"|(?:more|less|greater|smaller|fewer)\sthan|numerator|denominator|(?:integer|fractional|decimal|whole|real"
+    r"|imaginary)\spart|sign|minus|plus|times|parity)\s(?:of\s)?(?:the|my|our|this|its)\s(?:final\s|correct\s|right\s)?$",
+    re.IGNORECASE,
+)
+_OTHER_QUESTION = re.compile(
+    r"answer\W+(?:to|for|of)\s(?:the|my|our|your)\s(?:previous|preceding|other|next|earlier)\b", re.IGNORECASE
+)
 _DENIES = re.compile(
     r"\b(?:not|never|doubt|don't|doesn't|cannot|can't|wrong to|no way|impossible|unlikely|doubtful|untrue|false|wrong"
     r"|incorrect|nobody|no one|(?:some|many|people|students|others|they|someone|one)\s(?:might\s|would\s|may\s)?"
@@ -78,6 +89,8 @@ def _said_by(text: str, phrase: re.Match[str]) -> str | None:
         return instead
     taken_back = (
         _DENIES.search(EMPHASIS.sub(" ", before))
+        or (phrase[0][:1] in "aA" and _OF_ANSWER.search(before))
+        or _OTHER_QUESTION.match(phrase[0])
         or is_changed_before(before, only_denied=True)
         or if_wrong(before)
         or is_taken_back(following)

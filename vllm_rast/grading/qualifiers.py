@@ -51,6 +51,13 @@ _SPEAKS_OF = re.compile(
     r"|thus|hence)\b)[^,.;:\n])*$",
     re.IGNORECASE,
 )
+# A hint at the answer: "the answer begins with 5", "the answer minus 1 is 5".
+_ABOUT_ANSWER = re.compile(
+    r"\banswer(?:'s)?\s(?:begins?|starts?|ends?|has|contains|squared|cubed|doubled|tripled|halved|plus|minus|times"
+    r"|divided|multiplied|increased|decreased|comes\s(?:after|before)|rhymes|precedes|follows|digits?|(?:first|last)\s(?:digit|letter))"
+    r"\b[^.\n]{0,60}$",
+    re.IGNORECASE,
+)
 # These only look like denials.
 EMPHASIS = re.compile(
     r"\b(?:(?:there is |there's )?no doubt(?: that)?|without (?:a |any )?doubt|none other than|no other than"
@@ -114,6 +121,13 @@ _AS_LARGE_AS = re.compile(r"\bas\s\w{1,12}\sas\s[$\\(]{0,3}$")
 _WRONG_ANSWER = re.compile(
     r"\b(?:incorrect|wrong|false)\s(?:answer|result|value|guess)\s?:[\s$*(\\\[]{0,6}$", re.IGNORECASE
 )
+_BOUNDED = re.compile(
+    r"\b(?:(?:less|greater|more|fewer|larger|smaller|higher|lower)\sthan\sor\s(?:exactly\s)?equal\sto"
+    r"|at\sthe\s(?:very\s)?(?:most|least)|(?<!least )(?<!greatest )(?:upper|lower)\s(?:bound|limit)\sof"
+    r"|(?:never|not|n['\u2019]t|cannot)\s(?:quite\s|ever\s)?(?:reach(?:es)?|attains?|gets?\sto|hits?|arrives?\sat))"
+    r"\s[\s$*(\\]{0,4}$",
+    re.IGNORECASE,
+)
 _BETWEEN = re.compile(r"\b(?:between|from)\s[^\s,.]{1,20}\s(?:and|to)\s[\s$(\\]{0,4}$")
 _PART_OF_WORD = re.compile(
     r"(?:-[a-z]|st\b|nd\b|rd\b|th\b|\u2030|\s{0,2}\+(?!\s?\d)|\s{0,2}[\u2717\u2718\u274c])"
@@ -136,7 +150,9 @@ def is_changed_before(before: str, only_denied: bool = False) -> bool:
     before = EMPHASIS.sub(" ", before[-NEAR:])
     if _FOREIGN_DENIES.search(before) or _SPEAKS_OF.search(before) or _CONDITION.search(before):
         return True
-    if _WRONG_ANSWER.search(before) or _BETWEEN.search(before) or (_AS_LARGE_AS.search(before) and not only_denied):
+    if _WRONG_ANSWER.search(before) or _BETWEEN.search(before) or _ABOUT_ANSWER.search(before):
+        return True
+    if not only_denied and (_AS_LARGE_AS.search(before) or _BOUNDED.search(before)):
         return True
     words = [word.lower().replace("\u2019", "'") for word in _WORD.findall(_QUOTED.sub(" ", before))]
     while words and _is_spacer(words):

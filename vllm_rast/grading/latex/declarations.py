@@ -18,12 +18,14 @@ _LEADS = rf"(?:(?:where|for|with|and|let)\b)?{_BETWEEN}(?:(?:any|all|every|each|
 _DECLARES = re.compile(
     rf"{_OPENS}{_BETWEEN}\(?{_BETWEEN}{_LEADS}(?:"
     rf"{_NAME.format('member')}{_BETWEEN}\\in(?![a-z]){_BETWEEN}{_SIGN}"
-    rf"|{_NAME.format('called')}{_BETWEEN}(?:(?:is|are|be|any|:)\b)?{_BETWEEN}{_WORDS.format('words')}"
+    rf"|{_NAME.format('called')}{_BETWEEN}(?:(?:is|are|be|can|must|any)\b{_BETWEEN}){{0,3}}{_WORDS.format('words')}"
     rf"|{_WORDS.format('words_before')}{_BETWEEN}{_NAME.format('named')}"
     rf"){_BETWEEN}\)?{_BETWEEN}\.?$"
 )
 _DOMAINS = {"integer": "Z", "positive integer": "Z+", "nonnegative integer": "Z0", "natural number": "N",
             "real number": "R", "real": "R", "arbitrary integer": "Z", "whole number": "Z0"}  # fmt: skip
+
+_NO_LETTERS = re.compile(r"\\(?:text|mathrm)\s?\{[^{}]{0,400}\}|\\[A-Za-z]+")
 
 Declaration = tuple[str, str]  # a letter and its domain
 
@@ -56,4 +58,6 @@ def _domain(match: re.Match[str]) -> str | None:
 
 def _has(text: str, name: str) -> bool:
     """Whether a letter stands somewhere in a text, and not only in a word or a command."""
-    return re.search(rf"(?<![A-Za-z\\]){re.escape(name)}(?![A-Za-z])|\\{re.escape(name)}(?![A-Za-z])", text) is not None
+    if len(name) > 1:
+        return f"\\{name}" in text
+    return name in _NO_LETTERS.sub(" ", text)

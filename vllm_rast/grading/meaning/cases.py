@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from vllm_rast.grading.latex.parse import OTHERWISE, Node
+from vllm_rast.grading.latex.tokens import Unreadable
+from vllm_rast.grading.meaning.regions import region, same_region
 from vllm_rast.grading.meaning.rules import Verdict
+from vllm_rast.grading.meaning.values import Undefined
 from vllm_rast.grading.meaning.words import qualities
 
 Row = tuple[Node, Node]
@@ -28,7 +31,16 @@ def same_cases(gold: Node, answer: Node, same: Callable[[Node, Node], Verdict]) 
 def _same_row(gold: Row, row: Row, same: Callable[[Node, Node], Verdict]) -> bool:
     if OTHERWISE in {gold[1], row[1]}:
         return gold[1] == row[1] and same(gold[0], row[0]) is True
-    return same(gold[1], row[1]) is True and same(gold[0], row[0]) is True
+    return _same_condition(gold[1], row[1], same) and same(gold[0], row[0]) is True
+
+
+def _same_condition(gold: Node, answer: Node, same: Callable[[Node, Node], Verdict]) -> bool:
+    if "minus" in {gold.kind, answer.kind}:  # spelt out from "otherwise"
+        try:
+            return same_region(region(gold), region(answer))
+        except (Unreadable, Undefined):
+            return False
+    return same(gold, answer) is True
 
 
 def _spelt_out(cases: Node, other: Node) -> list[Row]:

@@ -19,6 +19,8 @@ def _is_name(node: Node) -> bool:
         return True
     if node.kind == "seq":
         return all(_is_name(part) for part in node.args[2:])
+    if node.kind == "matrix":
+        return all(cell.kind == "sym" for row in node.args for cell in row)
     if node.kind == "div":
         return all(map(_is_length, node.args))
     if _is_length(node):

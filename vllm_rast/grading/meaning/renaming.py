@@ -17,8 +17,8 @@ def in_order(node: Node) -> list[str]:
 
 
 def rename(node: Node, old: Sequence[str], new: Sequence[str]) -> Node:
-    """A tree with other names, all changed at once."""
-    return _renamed(node, dict(zip(old, new, strict=True)))
+    """A tree with other names, all changed at once; an unknown that has one of them already gives way."""
+    return _renamed(node, {name: f"{name}, another" for name in new} | dict(zip(old, new, strict=True)))
 
 
 def _renamed(node: Node, names: Mapping[str, str]) -> Node:

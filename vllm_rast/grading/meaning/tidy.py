@@ -33,10 +33,15 @@ def tidy(node: Node) -> Node:
 def without_arrows(node: Node, other: Node) -> Node:
     """A tree whose vectors have plain names if those of the other have: bold type and arrows are often left out."""
     vectors = [name for name in symbols(node) if name.startswith("vec:")]
-    if not vectors or any(name.startswith("vec:") for name in symbols(other)):
+    if not vectors or any(name.startswith("vec:") for name in symbols(other)) or _multiplies_vectors(node):
         return node
     plain = [name.removeprefix("vec:") for name in vectors]
     return node if symbols(node).intersection(plain) else rename(node, vectors, plain)  # r is the length of \\vec r
+
+
+def _multiplies_vectors(node: Node) -> bool:
+    """Whether a tree has a product of vectors, which is no product of numbers."""
+    return node.args[:1] in {("dot",), ("cross",)} or any(map(_multiplies_vectors, parts(node)))
 
 
 def contains(node: Node, kinds: set[str]) -> bool:

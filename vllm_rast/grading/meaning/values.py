@@ -297,7 +297,8 @@ class _Evaluator:
 
     def on_sym(self, name: str) -> Value:
         if name in self.at:
-            return self.at[name]
+            at = self.at[name]
+            return acb(ball(at).real, ball(at * at).real - 1) if name.startswith("vec:") else at
         if name in _CONSTANTS:
             return _CONSTANTS[name]()
         raise Unreadable(f"{name} has no value")
@@ -361,7 +362,17 @@ class _Evaluator:
         """A value for an unknown function: at the same arguments the same one."""
         if f"{name}()" not in self.at and name in {"C", "P"} and len(args) == 2:
             return _count(name, *(self.value(arg) for arg in args))
-        return _some_value(f"{name} {self.on_sym(name + '()')}", [self.value(arg) for arg in args])
+        return _drawn(f"{name} {self.on_sym(name + '()')}: {[self.shown(arg) for arg in args]}")
+
+    def shown(self, node: Node) -> str:
+        """An argument of an unknown function: by its value, or an event such as A and B by its parts."""
+        if node.kind in {"union", "inter"}:
+            return f"{node.kind} {sorted(map(self.shown, node.args))}"
+        if node.kind == "minus":
+            return f"minus {list(map(self.shown, node.args))}"
+        if node.kind == "rel":
+            return f"{node.args[0]} {list(map(self.shown, node.args[1]))}"
+        return _shown(self.value(node))
 
     def on_fn(self, name: str, *args: Node) -> Value:
         if args[0].kind == "matrix":
@@ -381,10 +392,8 @@ class _Evaluator:
             return Fraction((math.gcd if name == "gcd" else math.lcm)(*(int(v) for v in values)))
         if name in {"max", "min"} and values and all(is_real(v) for v in values):
             return _extreme(name, values)
-        if name in {"dot", "norm"} and self.at:
-            return _of_vectors(name, *values)
-        if name == "cross" and self.at:
-            return _cross(*values)
+        if name in {"dot", "cross", "norm"} and self.at:
+            return _of_vectors(name, values[0], values[-1])
         if name in _SYMMETRIC | _OPAQUE and self.at:
             return _some_value(name, values)
         raise Unreadable(f"{name} has no value here")
@@ -392,22 +401,13 @@ class _Evaluator:
 
 _SYMMETRIC = frozenset({"gcd", "lcm", "max", "min"})
 _OPAQUE = frozenset({"det"})
-_DOT = Fraction(1_000_003, 701_009)  # what tells a scalar product from a product; any number that occurs in no answer
 MAX_ROWS = 12  # of a determinant
 
 
-def _of_vectors(name: str, x: Value, y: Value | None = None) -> Value:
-    """A scalar product, bilinear and symmetric but no product of numbers; a length, whose square it is."""
-    if name == "dot" and y is not None:
-        return times(times(x, y), _DOT)
-    return (ball(x) * ball(x) * ball(_DOT)).sqrt()
-
-
-def _cross(x: Value, y: Value) -> Value:
-    """A value for a vector product, which changes its sign if the factors change places."""
-    turned = _shown(x) > _shown(y)
-    found = _some_value("cross", [y, x] if turned else [x, y])
-    return -found if turned else found
+def _of_vectors(name: str, x: Value, y: Value) -> Value:
+    """Vectors are points of a plane: the scalar product of two, or their vector product's one coordinate."""
+    product = ball(x).conjugate() * ball(y) if name != "norm" else ball(x)
+    return acb({"dot": product.real, "cross": product.imag, "norm": abs(product)}[name])
 
 
 def _of_matrix(name: str, rows: list[list[Value]]) -> Value:
@@ -439,7 +439,11 @@ def _some_value(name: str, values: list[Value]) -> Fraction:
     So \\gcd(a, b) is \\gcd(b, a) and nothing else.
     """
     shown = [_shown(v) for v in values]
-    text = f"{name}: {sorted(shown) if name in _SYMMETRIC else shown}"
+    return _drawn(f"{name}: {sorted(shown) if name in _SYMMETRIC else shown}")
+
+
+def _drawn(text: str) -> Fraction:
+    """A number drawn from a text."""
     return Fraction(int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big"), 701_009)
 
 
