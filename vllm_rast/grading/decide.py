@@ -19,7 +19,9 @@ from vllm_rast.grading.meaning.rules import PLAIN, Rules, Verdict
 MAX_RELATIVE_ERROR = Fraction(1, 20)  # 4e33 allows 3.9e33 but not 3.6e33, which rounds to it too
 MAX_COUNT_ERROR = Fraction(1, 100)  # an integer that counts is not rounded: 4 does not allow 4.3
 
-_CHOICE = re.compile(r"\W{0,20}(?:\\(?:text|textbf|mathrm|mathbf)\s*\{)?\W{0,20}([A-J])\W{0,20}")
+_CHOICE = re.compile(  # |A| is none
+    r"[^\w|]{0,20}(?:\\(?:text|textbf|mathrm|mathbf)\s*\{)?[^\w|]{0,20}([A-J])[^\w|]{0,20}"
+)
 _CHOSEN = re.compile(
     r"\W{0,20}(?:\\(?:text|textbf|mathrm|mathbf)\s*\{)?\W{0,20}(?:(?:option|choice|answer)\W{1,20})?([A-J])(?:[).:}]|\s*$)",
     re.IGNORECASE,
@@ -39,7 +41,7 @@ _LABELLED = re.compile(
     r"(?P<content>(?![-+*/=^_<>]\s|\\(?:cup|cap|times|cdot|in|to|le|ge|text\s?\{\s?(?:or|and))(?![a-z]))(?!(?:or|and)\b)[^\n]+)"
 )
 _DECIMAL_COMMA = re.compile(
-    r"([-+]?\d{1,15})(?:,|\{,\})(\d{1,15})(?=$|\s?(?:\\?%|\\(?:text|mathrm)\s?\{|[A-Za-z])(?![^,;]*[,;\d]))"
+    r"([-+]?\d{1,15})(?:,|\{,\})(\d{1,15})(?=$|\s?(?:\\?%|\\(?:text|mathrm)\s?\{|[A-Za-z])(?=(?:[^,;\d]|\^\{?-?\d){0,40}$))"
 )
 _GROUPED_BY_POINTS = re.compile(
     r"([-+]?\d{1,3}(?:\.\d{3}){2,9}|[-+]?\d{1,3}(?:\.\d{3}){1,9}(?=,\d))(?:,(\d{1,15}))?(?=$|\s)"

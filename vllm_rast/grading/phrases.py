@@ -39,7 +39,7 @@ _IS_ANSWER = re.compile(
 _ANSWER_TO = re.compile(r"answer\W+(?:to|for|of|in)\b.*[:=]", re.IGNORECASE)  # convert the answer to weeks: 28 / 7
 # "The last digit of the answer is 5" and "twice the answer is 5" say something else of it.
 _OF_ANSWER = re.compile(
-    r"\b(?:digits?|(?:first|last|initial|second|middle)\sletters?|half|third|quarter|twice|thrice|double|triple"
+    r"\b(?:(?:hint|clue|letters|words|characters)\s(?:for|in|to)|digits?|letters|(?:first|last|initial|second|middle)\sletters?|half|third|quarter|twice|thrice|double|triple"
     r"|square|cube|root|reciprocal|inverse|negative|opposite|multiple|factors?|divisors?|logarithm|remainder"
     r"|(?:more|less|greater|smaller|fewer)\sthan|numerator|denominator|(?:integer|fractional|decimal|whole|real"
     r"|imaginary)\spart|sign|minus|plus|times|parity)\s(?:of\s)?(?:the|my|our|this|its)\s(?:final\s|correct\s|right\s)?$",

@@ -15,6 +15,7 @@ from vllm_rast.grading.statements import (
     is_taken_back,
     is_undecided,
     is_unfinished,
+    withdraws,
     without_clause,
 )
 
@@ -47,6 +48,9 @@ _PREPOSITION = re.compile(
 _WORD_BEFORE = re.compile(r"[A-Za-z]+$")
 _CURRENCIES = {"Rs", "US", "USD", "AUD", "CAD", "HK", "NT", "R", "RM", "EUR", "GBP"}
 _ABOUT_THE_ANSWER = re.compile(r"^[^.,;]{0,30}\b(?:about|to|of|for|in)\s(?:the|my|this|an)\s(?:answer|solution)\b")
+_STILL_TO_FIND = re.compile(
+    r"\b(?:needs?|wants?|have|has|trying|left|remains|must)\s(?:to\s)?(?:find|determine|compute|calculate|figure out)\b"
+)
 _ONLY_NUMBER = re.compile(r"(?:^|\n)\s{0,9}(\d[\d.,]{0,20})\s{0,9}$")
 _COMMAND = re.compile(r"\\(?!text|mathrm|mathbf|textbf)[A-Za-z]")
 
@@ -111,6 +115,8 @@ def _is_no_answer(text: str, number: re.Match[str], computed: bool) -> bool:
     """
     before, after = around(text, number.start(), number.end())
     if is_taken_back(text[number.end() : number.end() + MAX_STATEMENT]) or is_unfinished(text[-NEAR_END:]):
+        return True
+    if withdraws(after) or _STILL_TO_FIND.search(after):
         return True
     if is_undecided(before + after) or is_question(after) or _is_in_column(text, number):
         return True

@@ -53,9 +53,10 @@ _SPEAKS_OF = re.compile(
 )
 # A hint at the answer: "the answer begins with 5", "the answer minus 1 is 5".
 _ABOUT_ANSWER = re.compile(
-    r"\banswer(?:'s)?\s(?:begins?|starts?|ends?|has|contains|squared|cubed|doubled|tripled|halved|plus|minus|times"
-    r"|divided|multiplied|increased|decreased|comes\s(?:after|before)|rhymes|precedes|follows|digits?|(?:first|last)\s(?:digit|letter))"
-    r"\b[^.\n]{0,60}$",
+    r"\b(?:to the answer to (?:get|make|give)|answer(?:'s)?\s(?:begins?|starts?|ends?|has|contains|squared|cubed|doubled"
+    r"|tripled|halved|plus|minus|times|divided|multiplied|increased|decreased|comes\s(?:after|before)|rhymes|precedes"
+    r"|follows|digits?|(?:first|last)\s(?:digit|letter)|key|sheet|rounds?|mod(?:ulo)?))\b"
+    r"(?:(?!\b(?:but|so|therefore|thus|hence)\b)[^,.;:\n]){0,60}$",
     re.IGNORECASE,
 )
 # These only look like denials.
@@ -123,11 +124,13 @@ _WRONG_ANSWER = re.compile(
 )
 _BOUNDED = re.compile(
     r"\b(?:(?:less|greater|more|fewer|larger|smaller|higher|lower)\sthan\sor\s(?:exactly\s)?equal\sto"
-    r"|at\sthe\s(?:very\s)?(?:most|least)|(?<!least )(?<!greatest )(?:upper|lower)\s(?:bound|limit)\sof"
+    r"|at\sthe\s(?:very\s)?(?:most|least)|(?:bounded|limited|capped)\s(?:from\s)?(?:above|below)\sby"
+    r"|(?<!least )(?<!greatest )(?:upper|lower)\s(?:bound|limit)\sof"
     r"|(?:never|not|n['\u2019]t|cannot)\s(?:quite\s|ever\s)?(?:reach(?:es)?|attains?|gets?\sto|hits?|arrives?\sat))"
     r"\s[\s$*(\\]{0,4}$",
     re.IGNORECASE,
 )
+_ONE_OF = re.compile(r"\b(?:one|any|some)\sof\s[\s\d,$.\\(){}]{0,60}(?:(?:or|and)\s)?[\s$\\(]{0,4}$", re.IGNORECASE)
 _BETWEEN = re.compile(r"\b(?:between|from)\s[^\s,.]{1,20}\s(?:and|to)\s[\s$(\\]{0,4}$")
 _PART_OF_WORD = re.compile(
     r"(?:-[a-z]|st\b|nd\b|rd\b|th\b|\u2030|\s{0,2}\+(?!\s?\d)|\s{0,2}[\u2717\u2718\u274c])"
@@ -152,7 +155,7 @@ def is_changed_before(before: str, only_denied: bool = False) -> bool:
         return True
     if _WRONG_ANSWER.search(before) or _BETWEEN.search(before) or _ABOUT_ANSWER.search(before):
         return True
-    if not only_denied and (_AS_LARGE_AS.search(before) or _BOUNDED.search(before)):
+    if not only_denied and (_AS_LARGE_AS.search(before) or _ONE_OF.search(before) or _BOUNDED.search(before)):
         return True
     words = [word.lower().replace("\u2019", "'") for word in _WORD.findall(_QUOTED.sub(" ", before))]
     while words and _is_spacer(words):
@@ -215,6 +218,8 @@ def is_changed_after(after: str) -> bool:
         return True
     if words[0] in {"more", "less", "fewer", "short", "greater", "smaller"}:
         return _FALLS_SHORT.search(rest) is not None
+    if words[0] in _COPULAS and "bound" in words and not {"least", "greatest"} & set(words):
+        return True
     return words[0] in _COPULAS and any(word in _WRONG or _SAYS_NO.search(word) for word in words[1:4])
 
 

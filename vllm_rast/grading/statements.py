@@ -28,6 +28,8 @@ _GOES_ON = re.compile(
     r"|my)\b)(?![A-Za-z]*\()|\s\((?!or\b|mod\b)[^()]{0,200}[A-Za-z]{2}"
 )
 _BEGINS_WITH_VALUE = re.compile(r"[\s$*({\\\[]{0,6}[-+\u2212]?[\s$({\\]{0,4}(?:\d|[A-Za-z]\s?=|frac|sqrt|pi)")
+_CONJUNCTION = re.compile(r"[,;]\s(?:but|and|so|then|yet)[\s,]{0,3}$")
+_EXCLAIMS = re.compile(r"^([A-Za-z'\u2019]{2}[^$\\!]*\d)!$")  # It's 42!
 _CONCLUDES = re.compile(
     r"\W*(?:so|thus|therefore|hence|giving|making|leaving|bringing|yielding|resulting|totall?ing|meaning|but(?! not)"
     r"|and|then|rather(?! than)|is|was|would)\b"
@@ -266,6 +268,8 @@ def without_clause(statement: str, is_answer: bool = False) -> str:
     if not clause or not statement[: clause.start()].strip():
         return statement
     rest = statement[clause.start() :]
+    if _CONJUNCTION.search(statement[: clause.start()]):
+        return statement  # I thought 41, but after a check it is 42
     if _CONCLUDES.match(rest) and not (is_answer and is_value) and re.search(r"\d", rest):
         return statement  # 18 eggs, so she makes 19
     return statement[: clause.start()]
@@ -281,7 +285,7 @@ def in_signs(statement: str) -> str:
 
 def readings(statement: str, is_answer: bool = False) -> Iterator[str]:
     """What a statement may say the answer is, most likely first: without its clause, without the words before it."""
-    statement = _MORE.sub(r"\1", statement.strip(" *_\t"))
+    statement = _EXCLAIMS.sub(r"\1", _MORE.sub(r"\1", statement.strip(" *_\t")))
     if offers_alternatives(statement):
         yield statement
         return

@@ -30,6 +30,11 @@ _NEARLY = r"(?:approximately|approx\.?|about|roughly|\\approx)"
 _REWRITES = [
     (re.compile(pattern), put)
     for pattern, put in (
+        (  # \left\{ \begin{array} ... \end{array} \right.
+            r"\\left\s?\\\{\s?\\begin\{(array|aligned|matrix)\}(?:\{[lcr| ]{0,9}\})?"
+            r"([^\x01]{1,900}?)\\end\{\1\}\s?\\right\s?\.",
+            r"\\begin{cases}\2\\end{cases}",
+        ),
         (r"\\{2}(?:\[[^\]]*\])?", NEW_ROW),
         (r"\\(?:left|right|middle)\.", ""),
         (r"\\(?:left|right|middle|[bB]igg?[lrm]?)(?![A-Za-z])", ""),

@@ -14,12 +14,16 @@ _SIGN = (
 )
 _WORDS = r"(?:an?\s)?(?P<{0}>(?:(?:positive|non-?negative|natural|whole|real|arbitrary)\s)?(?:integer|number|real)s?)"
 _NAME = r"(?P<{0}>[a-zA-Z]|\\(?:lambda|mu|theta|alpha|beta))(?![A-Za-z])"
-_LEADS = rf"(?:(?:where|for|with|and|let)\b)?{_BETWEEN}(?:(?:any|all|every|each|some|an?)\b)?{_BETWEEN}"
+_NUMBERS = r"(?P<integers>0\s?,\s?\\pm\s?1\s?,\s?(?:\\pm\s?[23]\s?,?\s?){0,2})"
+_LEADS = (
+    rf"(?:(?:where|for|with|and|let)\b)?{_BETWEEN}(?:\\forall(?![a-z])|(?:any|all|every|each|some|an?)\b)?{_BETWEEN}"
+)
 _DECLARES = re.compile(
     rf"{_OPENS}{_BETWEEN}\(?{_BETWEEN}{_LEADS}(?:"
     rf"{_NAME.format('member')}{_BETWEEN}\\in(?![a-z]){_BETWEEN}{_SIGN}"
     rf"|{_NAME.format('called')}{_BETWEEN}(?:(?:is|are|be|can|must|any)\b{_BETWEEN}){{0,3}}{_WORDS.format('words')}"
     rf"|{_WORDS.format('words_before')}{_BETWEEN}{_NAME.format('named')}"
+    rf"|{_NAME.format('listed')}\s?=\s?{_NUMBERS},?\s?(?:\\[lc]?dots|\.\.\.)"
     rf"){_BETWEEN}\)?{_BETWEEN}\.?$"
 )
 _DOMAINS = {"integer": "Z", "positive integer": "Z+", "nonnegative integer": "Z0", "natural number": "N",
@@ -38,7 +42,7 @@ def declarations(text: str) -> tuple[str, tuple[Declaration, ...]]:
         match = _DECLARES.search(head)
         if match is None:
             break
-        name = (match["member"] or match["called"] or match["named"]).lstrip("\\")
+        name = (match["member"] or match["called"] or match["named"] or match["listed"]).lstrip("\\")
         domain = _domain(match)
         rest = head[: match.start()]
         if domain is None or not _has(rest, name) or rest.count("{") != rest.count("}"):
@@ -52,6 +56,8 @@ def _domain(match: re.Match[str]) -> str | None:
     if match["sign"]:
         part = "".join((match["part"] or "").split()).strip("^_{}")
         return match["sign"] + {"": "", "\\ge0": "0", "0": "0"}.get(part, "+")
+    if match["integers"]:
+        return "Z"
     words = (match["words"] or match["words_before"]).lower().replace("non-", "non").removesuffix("s")
     return _DOMAINS.get(words)
 

@@ -31,7 +31,7 @@ _TIMES = {"\\cdot", "\\times", "*", "\\ast"}
 _SETS = {"\\cup": "union", "\\cap": "inter", "\\setminus": "minus", "\\backslash": "minus", "\\smallsetminus": "minus"}
 _MODULO = {"\\pmod", "\\bmod"}
 _NO_FACTOR = CLOSING | RELATIONS.keys() | _TIMES | _SETS.keys() | _MODULO
-_NO_FACTOR |= {"\\pm", "\\mp", "\\div", "\\degree", "\\mid", "\\|"}
+_NO_FACTOR |= {"\\circ", "\\pm", "\\mp", "\\div", "\\degree", "\\mid", "\\|"}
 _EMPTY = {"\\emptyset", "\\varnothing"}
 _DECORATIONS = {
     "vec",
@@ -292,6 +292,9 @@ class _Parser:
             elif token.text in {"/", "\\div"} and token.kind != "word":
                 self.at += 1
                 node = Node("div", (node, self.signed_power()))
+            elif token.text == "\\circ":
+                self.at += 1
+                node = Node("fn", ("composed", node, self.power()))
             elif token.text == "U" and node.kind == "seq":
                 return node
             elif self.starts_factor(token):
@@ -580,7 +583,7 @@ class _Parser:
         while self.at < len(self.tokens):
             token = self.tokens[self.at]
             is_function = token.kind == "cmd" and token.text[1:] in FUNCTIONS
-            if is_function or not self.starts_factor(token) or token.text == "(":
+            if is_function or not self.starts_factor(token) or token.text in {"(", "|"}:
                 return node
             node = Node("mul", (node, self.power()))
         return node

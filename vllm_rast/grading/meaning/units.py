@@ -170,6 +170,8 @@ def is_statement(words: str) -> bool:
     found = re.findall(r"[a-z]+", words.lower())
     if len(found) > 1 and known(words) is not None:  # metres squared
         return False
+    if "long" in found and {"digit", "letter", "character"} & set(map(_singular, found)):  # 7 digits long
+        return True
     return any(word in _STATEMENTS or _singular(word) in _STATEMENTS for word in found)
 
 

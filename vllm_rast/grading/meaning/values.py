@@ -400,7 +400,7 @@ class _Evaluator:
 
 
 _SYMMETRIC = frozenset({"gcd", "lcm", "max", "min"})
-_OPAQUE = frozenset({"det"})
+_OPAQUE = frozenset({"det", "composed"})
 MAX_ROWS = 12  # of a determinant
 
 
