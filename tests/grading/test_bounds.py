@@ -91,6 +91,8 @@ REPEATED = {
     "questions and answers": lambda n: "Question: 1?\nThe answer is 2.\n" * n,
     "thoughts": lambda n: "<think>a</think>" * n,
     "answer tags": lambda n: "<answer>" * n + "</answer>" * n,
+    "answer tags beside each other": lambda n: "<answer>5</answer> or " * n,
+    "hints": lambda n: "The last digit of the answer is 5. The answer begins with 5. " * n,
     "hashes": lambda n: "####\n" * n,
     "phrases": lambda n: "the answer is " * n,
     "dollars": lambda n: "$1 and " * n,
@@ -137,6 +139,15 @@ HOSTILE = {
     "a long period": "\\boxed{0." + "1234567" * 400 + "...}",
     "4,000 boxes": "\\boxed{" * 4000 + "5" + "}" * 4000,
     "brackets": "\\boxed{" + "(" * 300 + "5" + ")" * 300 + "}",
+    "functions of functions": "\\boxed{" + "f(" * 35 + "x" + ")" * 35 + "}",
+    "vector products": "\\boxed{" + "\\mathbf{a}\\times" * 150 + "\\mathbf{b}}",
+    "declarations": "\\boxed{k" + ", k\\in\\mathbb{Z}" * 180 + "}",
+    "spaces before a declaration": "\\boxed{k" + " ," * 1400 + "k}",
+    "a determinant of twenty rows": "\\boxed{\\begin{vmatrix}"
+    + "\\\\".join(["&".join("7" * 20)] * 20)
+    + "\\end{vmatrix}}",
+    "cases in cases": "\\boxed{" + "\\begin{cases}" * 150 + "x" + "\\end{cases}" * 150 + "}",
+    "congruences": "\\boxed{5" + "\\pmod 7" * 300 + "}",
     "null": "\x00\x01\x02\\boxed{\x01}",
 }
 

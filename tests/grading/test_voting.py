@@ -22,6 +22,17 @@ TOGETHER = [
     ["\\{1,2\\}", "\\{2,1\\}"],
     ["x^2-1", "(x-1)(x+1)"],
     ["75\\%", "0.75", "\\frac34"],
+    ["f(g(x))", "f\\left(g(x)\\right)", "(f\\circ g)(x)"],
+    ["f(x)g(x)", "g(x)f(x)"],
+    ["-2", "\\begin{vmatrix}1&2\\\\3&4\\end{vmatrix}"],
+    ["\\frac{\\pi}{4}+k\\pi, k\\in\\mathbb{Z}", "\\frac{(4m+1)\\pi}{4}, m \\text{ integer}"],
+    ["\\{x\\mid x>2\\}", "\\{t\\mid t>2\\}", "(2,\\infty)"],
+    ["\\begin{cases}1&x>0\\\\0&x\\le0\\end{cases}", "\\begin{cases}0&\\text{otherwise}\\\\1&x>0\\end{cases}"],
+    ["3.5", "3,5", "3{,}5"],
+    ["120", "\\binom{10}{3}", "C(10,3)", "10C3", "10 \\text{ choose } 3"],
+    ["n \\text{ odd}", "n\\text{ is odd}", "\\text{odd } n"],
+    ["n \\equiv 1 \\pmod 3", "n \\equiv 1 \\ (\\text{mod } 3)", "n\\equiv 4\\bmod 3"],
+    ["\\vec a+\\vec b", "\\mathbf{a}+\\mathbf{b}", "\\boldsymbol b+\\boldsymbol a"],
 ]
 APART = [
     ["3 \\text{ kg}", "3 \\text{ g}"],
@@ -34,6 +45,19 @@ APART = [
     ["x+1", "x-1"],
     ["[0,1]", "(0,1)"],
     ["e^{-100}", "0"],
+    ["f(g(x))", "g(f(x))"],
+    ["f\\circ g", "g\\circ f"],
+    ["\\begin{pmatrix}1&2\\\\3&4\\end{pmatrix}", "\\begin{vmatrix}1&2\\\\3&4\\end{vmatrix}"],
+    ["2n+1", "2k+1"],
+    ["2k, k\\in\\mathbb{Z}", "2k, k\\in\\mathbb{N}"],
+    ["n\\text{ odd}", "n\\text{ even}"],
+    ["n\\equiv1\\pmod3", "n\\equiv2\\pmod3"],
+    ["n\\equiv1\\pmod3", "1"],
+    ["\\vec a\\cdot\\vec b", "\\vec a\\times\\vec b"],
+    ["1.234", "1,234"],
+    ["\\begin{cases}1&x>0\\\\0&x\\le0\\end{cases}", "\\begin{cases}0&x>0\\\\1&x\\le0\\end{cases}"],
+    ["\\textbf{(B)}\\ 12", "\\textbf{(C)}\\ 12"],
+    ["\\textbf{(B)}\\ 12", "\\textbf{(B)}\\ 13"],
 ]
 
 

@@ -31,7 +31,7 @@ _BETWEEN_CHARS = 80  # two boxes with more between them are two answers
 _AND_OR = r"\b(?:and|or|y|et|und|oder|ou|o)\b|\\(?:vee|lor|wedge|land)(?![a-z])"
 _CONNECTING = re.compile(
     r"\\(?:text|mbox|mathrm)\s?\{\s?(?:and|or)?\s?,?\s?\}|\\q?quad(?![a-z])|\\[,;:! ()\[\]\\]"
-    rf"|[$,;:.()\[\]*&\s\u3001\uff0c\u548c\u6216]|\b(?:maybe|perhaps|possibly)\b|{_AND_OR}"
+    rf"|[$,;:.()\[\]*&\s\u3001\uff0c\u548c\u6216]|\b(?:maybe|perhaps|possibly|also)\b|{_AND_OR}"
 )
 _LISTS = re.compile(rf"[,;\u3001\uff0c\u548c\u6216]|{_AND_OR}")
 _OR = re.compile(r"\bor\b|\boder\b|\bou\b|\u6216|\\(?:vee|lor)(?![a-z])")

@@ -41,7 +41,7 @@ _LABELLED = re.compile(
     r"(?P<content>(?![-+*/=^_<>]\s|\\(?:cup|cap|times|cdot|in|to|le|ge|text\s?\{\s?(?:or|and))(?![a-z]))(?!(?:or|and)\b)[^\n]+)"
 )
 _DECIMAL_COMMA = re.compile(
-    r"([-+]?\d{1,15})(?:,|\{,\})(\d{1,15})(?=$|\s?(?:\\?%|\\(?:text|mathrm)\s?\{|[A-Za-z])(?=(?:[^,;\d]|\^\{?-?\d){0,40}$))"
+    r"([-+]?\d{1,15}),(\d{1,15})(?=$|\s?(?:\\?%|\\(?:text|mathrm)\s?\{|[A-Za-z])(?=(?:[^,;\d]|\^\{?-?\d){0,40}$))"
 )
 _GROUPED_BY_POINTS = re.compile(
     r"([-+]?\d{1,3}(?:\.\d{3}){2,9}|[-+]?\d{1,3}(?:\.\d{3}){1,9}(?=,\d))(?:,(\d{1,15}))?(?=$|\s)"

@@ -17,7 +17,7 @@ from vllm_rast.grading.choices import chosen_letter
 from vllm_rast.grading.mathematics import Span, is_end_of_proof, last_row, maths, word_count
 from vllm_rast.grading.phrases import called_answer
 from vllm_rast.grading.prose_numbers import last_number, only_number
-from vllm_rast.grading.qualifiers import is_changed, is_changed_after, is_changed_before
+from vllm_rast.grading.qualifiers import is_changed, is_changed_after, is_changed_before, is_hint
 from vllm_rast.grading.statements import (
     MAX_STATEMENT,
     alternatives,
@@ -189,7 +189,8 @@ def _without_box(text: str, numeric: bool, choice: bool, words: bool) -> Iterato
         statement = in_signs((not_but(said) if how == "bare" else None) or said)
         value = _VALUE_IN.search(statement)
         leads = statement[: value.start()] if value else ""
-        if is_denied(statement) or is_question(statement) or is_changed_before(leads, only_denied=True):
+        denied = is_denied(statement) or is_question(statement) or is_hint(leads)
+        if denied or is_changed_before(leads, only_denied=True):
             yield Candidate(statement, how, denied=True)
             return
         if offers_alternatives(statement):

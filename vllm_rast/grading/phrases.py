@@ -45,6 +45,12 @@ _OF_ANSWER = re.compile(
     r"|imaginary)\spart|sign|minus|plus|times|parity)\s(?:of\s)?(?:the|my|our|this|its)\s(?:final\s|correct\s|right\s)?$",
     re.IGNORECASE,
 )
+# Whose answer, or to what: "the teacher's answer is 5", "in the old version the answer was 5".
+_OF_OTHERS = re.compile(
+    r"\b(?:teacher|friend|book|textbook|classmate|colleague|neighbou?r|brother|sister)(?:'|\u2019)s\s$"
+    r"|\b(?:previous|earlier|old|original|other)\s(?:version|problem|question|attempt|exercise)\b[^.\n]{0,60}$",
+    re.IGNORECASE,
+)
 _OTHER_QUESTION = re.compile(
     r"answer\W+(?:to|for|of)\s(?:the|my|our|your)\s(?:previous|preceding|other|next|earlier)\b", re.IGNORECASE
 )
@@ -90,6 +96,7 @@ def _said_by(text: str, phrase: re.Match[str]) -> str | None:
     taken_back = (
         _DENIES.search(EMPHASIS.sub(" ", before))
         or (phrase[0][:1] in "aA" and _OF_ANSWER.search(before))
+        or _OF_OTHERS.search(before)
         or _OTHER_QUESTION.match(phrase[0])
         or is_changed_before(before, only_denied=True)
         or if_wrong(before)

@@ -44,18 +44,23 @@ _SPEAKS_OF = re.compile(
     r"|na[i\u00ef]ve(?:ly)?"
     r"|(?:many|most|some) (?:students|people|solvers)|(?:one|you|some|they|people) (?:might|may|could)"
     r"|suppos\w+|assum\w+|imagine|pretend|according to|(?:wrote|writes|said|says)\s(?:that|down)|claimed|claims|asked"
-    r"|disprove|contradiction|retract"
+    r"|disprove|contradiction|retract|let (?:the|our|my) \w+ be"
+    r"|(?:everyone|everybody|people|others|most|many) (?:says?|said|thinks?|thought|claims?|believes?|gets?|got)"
     r"|thought to be|refuse|rhymes|fails to|draft|for (?:example|instance)|e\.g\.|looks? like|format|such as"
     r"|with probability|(?:won't|will not|wouldn't|would not|never|refuse to) (?:answer|say|write|choose|box|claim)"
     r"|don't (?:answer|say|write|choose|box)|do not (?:answer|say|write|choose|box))\b(?:(?!\b(?:but|so|therefore"
     r"|thus|hence)\b)[^,.;:\n])*$",
     re.IGNORECASE,
 )
+# One of several guesses: "guess 2: 5"; my guess is an answer.
+_GUESSES = re.compile(
+    r"\b(?:guesses|(?:first|second|third|another|next|other) guess|guess \d)\b[^.\n]{0,60}$", re.IGNORECASE
+)
 # A hint at the answer: "the answer begins with 5", "the answer minus 1 is 5".
 _ABOUT_ANSWER = re.compile(
-    r"\b(?:to the answer to (?:get|make|give)|answer(?:'s)?\s(?:begins?|starts?|ends?|has|contains|squared|cubed|doubled"
-    r"|tripled|halved|plus|minus|times|divided|multiplied|increased|decreased|comes\s(?:after|before)|rhymes|precedes"
-    r"|follows|digits?|(?:first|last)\s(?:digit|letter)|key|sheet|rounds?|mod(?:ulo)?))\b"
+    r"\b(?:to the answer to (?:get|make|give)|answer(?:'s)?\s(?:begins?|starts?|ends?|has|contains|squared|cubed"
+    r"|doubled|tripled|halved|plus|minus|times|divided|multiplied|increased|decreased|comes\s(?:after|before)|rhymes"
+    r"|precedes|follows|digits?|(?:first|last)\s(?:digit|letter)|key|sheet|rounds?|mod(?:ulo)?))\b"
     r"(?:(?!\b(?:but|so|therefore|thus|hence)\b)[^,.;:\n]){0,60}$",
     re.IGNORECASE,
 )
@@ -83,8 +88,8 @@ _COPULAS = _words(
     " proves turns"
 )
 _WRONG = _words(
-    "not never wrong incorrect incorrectly false impossible invalid excluded rejected eliminated unacceptable untrue"
-    " extraneous inadmissible mistaken inconsistent erroneous mistake error too"
+    "off not never wrong incorrect incorrectly false impossible invalid excluded rejected eliminated unacceptable"
+    " untrue extraneous inadmissible mistaken inconsistent erroneous mistake error too"
 )
 _SAYS_NO = re.compile(
     r"(?:ain|isn|wasn|aren|doesn|don|didn|won|wouldn|can|couldn|shouldn|mustn|hasn)['\u2019]?t$|cannot$|fails?$"
@@ -132,6 +137,9 @@ _BOUNDED = re.compile(
 )
 _ONE_OF = re.compile(r"\b(?:one|any|some)\sof\s[\s\d,$.\\(){}]{0,60}(?:(?:or|and)\s)?[\s$\\(]{0,4}$", re.IGNORECASE)
 _BETWEEN = re.compile(r"\b(?:between|from)\s[^\s,.]{1,20}\s(?:and|to)\s[\s$(\\]{0,4}$")
+_NO_CLAIMS = (_FOREIGN_DENIES, _SPEAKS_OF, _CONDITION, _WRONG_ANSWER, _BETWEEN)
+_HINTS = (_ABOUT_ANSWER, _GUESSES)
+_LIMITS = (*_HINTS, _AS_LARGE_AS, _ONE_OF, _BOUNDED)
 _PART_OF_WORD = re.compile(
     r"(?:-[a-z]|st\b|nd\b|rd\b|th\b|\u2030|\s{0,2}\+(?!\s?\d)|\s{0,2}[\u2717\u2718\u274c])"
 )  # 8th, 3-digit
@@ -148,14 +156,12 @@ def is_changed(before: str, after: str) -> bool:
 def is_changed_before(before: str, only_denied: bool = False) -> bool:
     """Whether the words that lead to a value deny it, doubt it, bound it or compute with it.
 
-    only_denied: bounds, doubts and arithmetic do not count; "at most \\boxed{2}" and "perhaps \\boxed{2}" give 2
+    only_denied: bounds, doubts, hints and sums do not count; "at most \\boxed{2}" and "perhaps \\boxed{2}" give 2
     """
     before = EMPHASIS.sub(" ", before[-NEAR:])
-    if _FOREIGN_DENIES.search(before) or _SPEAKS_OF.search(before) or _CONDITION.search(before):
+    if any(pattern.search(before) for pattern in _NO_CLAIMS):
         return True
-    if _WRONG_ANSWER.search(before) or _BETWEEN.search(before) or _ABOUT_ANSWER.search(before):
-        return True
-    if not only_denied and (_AS_LARGE_AS.search(before) or _ONE_OF.search(before) or _BOUNDED.search(before)):
+    if not only_denied and any(pattern.search(before) for pattern in _LIMITS):
         return True
     words = [word.lower().replace("\u2019", "'") for word in _WORD.findall(_QUOTED.sub(" ", before))]
     while words and _is_spacer(words):
@@ -167,6 +173,11 @@ def is_changed_before(before: str, only_denied: bool = False) -> bool:
     if only_denied:
         return words[-1] in _DENIALS or words[-1] in _CHOOSES or bool(_SAYS_NO.search(words[-1]))
     return _changes(words[-1], words[-2] if len(words) > 1 else "")
+
+
+def is_hint(before: str) -> bool:
+    """Whether what leads to a value only hints at the answer, or guesses several times."""
+    return any(pattern.search(before[-NEAR:]) for pattern in _HINTS)
 
 
 def _is_spacer(words: list[str]) -> bool:

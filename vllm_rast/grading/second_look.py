@@ -30,6 +30,8 @@ def stands(gold: str, answer: str) -> bool:
     gold, answer = clean(gold), clean(answer)
     if set(_HEDGES.findall(answer.lower())) - set(_HEDGES.findall(gold.lower())):
         return False
+    if "'" in answer and "'" not in gold:
+        return False
     if set(_RELATIONS.findall(answer)) - set(_RELATIONS.findall(gold)):
         return False
     if _BOUND.search(gold) or _BOUND.search(answer):

@@ -35,11 +35,12 @@ _CONCLUDES = re.compile(
     r"|and|then|rather(?! than)|is|was|would)\b"
 )
 _ALTERNATIVES = re.compile(
-    r"(?:^|[\s(])(?:or|else|otherwise|alternatively)\s+"
+    r"(?:^|[\s(])(?:or|else|otherwise|alternatively),?\s+"
     r"(?:equivalently,?\s|simply\s|else\s|maybe\s|perhaps\s|possibly\s|even\s)?\W{0,3}(?:\d|\\(?!text)|[A-Za-z]\b)"
 )
 _LEADING = re.compile(
-    r"(?:(?:so|thus|therefore|hence|then|and|ok|okay|yes|sure|finally|in conclusion|in total|overall|altogether|clearly"
+    r"(?:(?:so|thus|therefore|hence|then|and|ok|okay|yes(?=\W{1,3}\w)|sure|finally|in conclusion|in total|overall"
+    r"|altogether|clearly"
     r"|of course|now|well|we get|we have|it is|it's|that is|which is)\b[\s,:]{0,9}){1,3}",
     re.IGNORECASE,
 )
@@ -55,7 +56,8 @@ _BOUNDS = re.compile(
     r"|bigger than"
     r"|smaller than|higher than|lower than|no more than|no less than|no fewer than|no greater than|not more than"
     r"|not less"
-    r" than|up to|under|over|above|below|between|somewhere|anything|any number|in the range|within|bounded|strictly"
+    r" than|in the (?:set|interval|list)|in(?=\s[\\({\[$])|an? (?:element|member) of|up to|under|over|above|below"
+    r"|between|somewhere|anything|any number|in the range|within|bounded|strictly"
     r"|close to|nearly|almost|just under|just over)\b",
     re.IGNORECASE,
 )
@@ -93,10 +95,10 @@ _DIRECTLY = re.compile(
 )
 _TAKEN_BACK = re.compile(
     r"[\s.,;:!$*)\]}\\]{0,12}(?:(?:but|no|wait|hmm|oops|actually|on second thoughts?)\b[\s,.!]{0,4}){0,3}(?:that|this"
-    r"|it|which|the above|i think that)"
+    r"|it|which|the above|i think that|they|everyone|everybody)"
     r"(?: has been (?:refuted|ruled out|rejected|disproved)|(?: can'?t| can\u2019t| cannot| couldn't) be (?:right"
     r"|correct|true|it|the answer)"
-    r"|(?:'s|\u2019s| is| was| looks| seems)\s(?:clearly |obviously |definitely |actually |also )?"
+    r"|(?:'s|\u2019s| is| was| are| were| looks| seems)\s(?:clearly |obviously |definitely |actually |also )?"
     r"(?:wrong|incorrect|false|not (?:right|correct|the answer|it|possible|valid)|a mistake|impossible|mistaken))"
     r"|[\s.,;:!$*)\]}\\]{0,12}(?:just kidding|i retract|i take (?:that|this|it) back)",
     re.IGNORECASE,

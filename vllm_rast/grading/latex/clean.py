@@ -42,6 +42,7 @@ _REWRITES = [
         (r"\\(?:checkmark|therefore|blacksquare|square|Box|qed)(?![A-Za-z])", " "),
         (r"\\(?:hspace|vspace|hphantom|phantom|label|tag)\*?\{[^{}]*\}", " "),
         (r"(?<=\d)(?:,\\!|\{,\}|\\,|\\!,|\{,\\!\})\s*(?=\d{3}(?!\d))", ""),  # 10,\!080 and 10{,}080
+        (r"(?<=\d)\{,\}(?=\d)", "."),  # a decimal comma: 3{,}5
         (r"(?<=\d)\.\s*\\!\s*(?=\d)", "."),
         (r"\\!", ""),
         (r"(?<=\d)\s*[xX]\s*(?=10\s*\^)", r"\\times "),  # 6.02 x 10^23
