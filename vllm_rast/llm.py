@@ -12,6 +12,7 @@ from vllm_rast.engine.names import LOAD_FORMAT, WORKER_CLS
 from vllm_rast.engine.plugin import register
 from vllm_rast.errors import UserError
 from vllm_rast.mix.config import ModelPair, RastConfig
+from vllm_rast.mix.speculation import DRAFTER
 
 
 class RastLLM(LLM):
@@ -23,7 +24,7 @@ class RastLLM(LLM):
         alpha: the default for requests that say nothing: one number, or one for each pair. None keeps the pairs' own
             (1.0 for the first pair).
         pairs: further pairs, each with an alpha of its own.
-        check_tokenizers, trace: see RastConfig.
+        check_tokenizers, trace, speculate, drafter: see RastConfig.
         options: everything else that `vllm.LLM` takes.
 
     A request chooses its own weights with `SamplingParams(extra_args={"alpha": ...})`: a number for all pairs, a list
@@ -51,6 +52,8 @@ class RastLLM(LLM):
         pairs: Sequence[ModelPair] = (),
         check_tokenizers: bool = True,
         trace: bool = False,
+        speculate: int = 0,
+        drafter: str = DRAFTER,
         **options: Any,
     ) -> None:
         register()
@@ -66,6 +69,8 @@ class RastLLM(LLM):
             load_format=options.pop("load_format", "auto"),
             check_tokenizers=check_tokenizers,
             trace=trace,
+            speculate=speculate,
+            drafter=drafter,
         )
         base = self.rast_config.sources[0]
         if base.revision is not None:

@@ -12,6 +12,7 @@ from vllm.logger import init_logger
 
 from vllm_rast.engine.members import first_line, member_model_configs, rast_config
 from vllm_rast.engine.memory import choose_kv_bytes, memory_plan
+from vllm_rast.engine.speculation import share_drafter
 from vllm_rast.errors import UserError
 from vllm_rast.mix.model_names import ModelSource
 
@@ -32,6 +33,8 @@ def check_engine(vllm_config: VllmConfig) -> None:
     if config.check_tokenizers and not vllm_config.model_config.skip_tokenizer_init:
         for source, member in zip(config.sources[1:], members[1:], strict=True):
             check_tokenizer(vllm_config.model_config, source, member)
+    if config.speculate:
+        share_drafter(vllm_config, config, members)
     plan = memory_plan(vllm_config, members)
     chosen = choose_kv_bytes(vllm_config, plan)
     if chosen is not None:

@@ -16,6 +16,7 @@ from vllm_rast.engine.heads import use_float32_head, use_wide_linears
 from vllm_rast.kernels.combine import combine_logits
 from vllm_rast.mix.alpha import weight_row
 from vllm_rast.mix.config import RastConfig
+from vllm_rast.mix.speculation import drafter_column
 
 
 class Ensemble(nn.Module):
@@ -57,6 +58,8 @@ class Ensemble(nn.Module):
             use_wide_linears(member)
         self.one_gather = OneGather(members) if OneGather.fits(members) else None
         self.trace_sums = TraceSums(device) if config.trace else None
+        self.draft_column = drafter_column(config) if config.speculate else None
+        self.draft_logits: torch.Tensor | None = None  # the drafter's, of the rows that were mixed last
 
     def embed_input_ids(self, input_ids: torch.Tensor) -> torch.Tensor:
         return self.members[0].embed_input_ids(input_ids)
@@ -118,6 +121,8 @@ class Ensemble(nn.Module):
         """
         if self.active[column]:
             logits = self.members[column].compute_logits(hidden.contiguous())
+            if column == self.draft_column:
+                self.draft_logits = logits
         else:
             width = self.vocab_sizes[column] if self.one_gather is None else self.one_gather.width
             logits = self.unread(hidden.shape[0], width, torch.float32)
@@ -125,6 +130,24 @@ class Ensemble(nn.Module):
             return logits
         ids = self.vocab_sizes[column] if self.num_ids is None else min(self.num_ids, self.vocab_sizes[column])
         return logits[:, : ids if self.one_gather is None else self.one_gather.known(ids)]
+
+    def draft(self, input_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """The drafter's logits after each token, [num_tokens, ids], without the other models."""
+        column = self.draft_column
+        assert column is not None
+        hidden = self.members[column](self.known_ids(input_ids, column), positions)
+        return self.draft_ids(self.members[column].compute_logits(hidden))
+
+    def take_draft_logits(self) -> torch.Tensor | None:
+        """The drafter's logits of the rows that were mixed last, [num_rows, ids]; None if it was idle."""
+        logits, self.draft_logits = self.draft_logits, None
+        return None if logits is None else self.draft_ids(logits)
+
+    def draft_ids(self, logits: torch.Tensor) -> torch.Tensor:
+        """Only ids that a mix can give."""
+        assert self.draft_column is not None
+        rows = min(self.vocab_sizes[self.draft_column], self.vocab_sizes[0])
+        return logits[:, : rows if self.num_ids is None else min(self.num_ids, rows)]
 
     @staticmethod
     def get_model_state_cls() -> type:

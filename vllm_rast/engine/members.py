@@ -11,6 +11,7 @@ from vllm.platforms import current_platform
 from vllm_rast.errors import UserError, shown
 from vllm_rast.mix.alpha import plain_alpha
 from vllm_rast.mix.config import RastConfig
+from vllm_rast.mix.speculation import check_speculate
 
 
 def rast_config(vllm_config: VllmConfig) -> RastConfig | None:
@@ -55,6 +56,21 @@ def requested_alpha(params: Any) -> Any:
     if extra is not None and not isinstance(extra, dict):
         raise UserError(f'extra_args: alpha comes in a dictionary {{"alpha": ...}}, got {shown(extra)}')
     return (extra or {}).get("alpha")
+
+
+def normalise_speculate(params: Any, most: int) -> int:
+    """How many drafts a request wants at most, `most` if it does not say, which is also put back as a plain integer.
+
+    Raises UserError unless it is an integer from 0 to `most`, the engine's number.
+    """
+    wanted = (params.extra_args or {}).get("speculate")
+    if wanted is None:
+        return most
+    if not most and wanted != 0:
+        raise UserError("speculate: this engine makes no drafts; start it with speculate, or leave it out")
+    drafts = check_speculate(wanted, most=most)
+    params.extra_args = {**params.extra_args, "speculate": drafts}
+    return drafts
 
 
 def member_prefix(column: int) -> str:

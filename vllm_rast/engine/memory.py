@@ -86,11 +86,12 @@ def size(count: int | None) -> str:
 def memory_plan(vllm_config: VllmConfig, members: list[ModelConfig]) -> MemoryPlan:
     """The plan of a finished configuration. members: [num_models], the base's first.
 
-    With a draft model for speculative decoding that is added as one more model.
+    With a draft model for speculative decoding that is added as one more model, unless one of the members drafts.
     """
     names = [member.model for member in members]
     speculative = vllm_config.speculative_config
-    if speculative is not None and speculative.uses_draft_model():
+    own = speculative is not None and speculative.draft_model_config is members[0]
+    if speculative is not None and speculative.uses_draft_model() and not own:
         members = [*members, speculative.draft_model_config]
         names.append(f"{speculative.draft_model_config.model} (drafter)")
     models = tuple(

@@ -7,6 +7,8 @@ They run in the front end only. For an engine without a mix they change nothing,
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from vllm import SamplingParams
@@ -17,13 +19,15 @@ from vllm.v1.engine.input_processor import InputProcessor
 
 from vllm_rast.engine.checks import check_engine
 from vllm_rast.engine.dead_engine import tell_of_death
-from vllm_rast.engine.members import normalise_alpha, rast_config, skips_idle_models
+from vllm_rast.engine.members import normalise_alpha, normalise_speculate, rast_config, skips_idle_models
 from vllm_rast.engine.names import LOAD_FORMAT, WORKER_CLS
 from vllm_rast.engine.requests import check_allowed
 from vllm_rast.engine.serialization import unwritable_field
+from vllm_rast.engine.speculation import ask_for_drafts
 from vllm_rast.errors import UserError
 from vllm_rast.kernels.select import prepare
 from vllm_rast.mix.alpha import parse_alpha
+from vllm_rast.mix.speculation import check_speculate
 
 
 class RequestError(VLLMValidationError, UserError):
@@ -52,12 +56,13 @@ def checking_engine(create_engine_config: Any) -> Any:
         mixing = isinstance(additional, dict) and "rast" in additional
         if self.load_format == LOAD_FORMAT and not mixing:
             raise UserError('load_format rast: nothing to mix; add additional_config {"rast": {"positive": ...}}')
-        if mixing:
-            name_our_parts(self)
-        vllm_config: VllmConfig = create_engine_config(self, *args, **kwargs)
-        if mixing:
-            check_engine(vllm_config)
-            prepare()
+        if not mixing:
+            return create_engine_config(self, *args, **kwargs)
+        name_our_parts(self)
+        with drafting(self):
+            vllm_config: VllmConfig = create_engine_config(self, *args, **kwargs)
+        check_engine(vllm_config)
+        prepare()
         return vllm_config
 
     return wrapped
@@ -72,6 +77,20 @@ def name_our_parts(engine_args: EngineArgs) -> None:
         rast = {"load_format": engine_args.load_format, **engine_args.additional_config["rast"]}
         engine_args.additional_config = {**engine_args.additional_config, "rast": rast}
         engine_args.load_format = LOAD_FORMAT
+
+
+@contextmanager
+def drafting(engine_args: EngineArgs) -> Iterator[None]:
+    """While vLLM makes its configuration it is told of our drafts, if `speculate` asks for any."""
+    rast: Any = engine_args.additional_config["rast"]
+    speculates = isinstance(rast, dict) and rast.get("speculate", 0) != 0
+    if speculates:
+        engine_args.speculative_config = ask_for_drafts(engine_args, check_speculate(rast["speculate"]))
+    try:
+        yield
+    finally:
+        if speculates:
+            engine_args.speculative_config = None  # the same arguments may be asked again
 
 
 def checking_requests(process_inputs: Any) -> Any:
@@ -94,6 +113,7 @@ def checking_requests(process_inputs: Any) -> Any:
         try:
             schedule = parse_alpha(config, normalise_alpha(params))
             check_allowed(config, self.vllm_config, params, schedule.used)
+            normalise_speculate(params, config.speculate)
         except UserError as error:
             raise RequestError(str(error)) from None
         request = process_inputs(self, request_id, prompt, params, *args, **kwargs)

@@ -12,6 +12,7 @@ from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 from vllm_rast.engine.ensemble import Ensemble
 from vllm_rast.engine.members import requested_alpha, skips_idle_models
 from vllm_rast.engine.token_rows import stack_points, to_device, write_token_rows
+from vllm_rast.engine.v1_speculation import SpeculatingMixin
 from vllm_rast.mix.alpha import parse_alpha
 from vllm_rast.mix.schedule import models_used
 
@@ -47,13 +48,19 @@ class TokenWeights:
             self.table = to_device(table, owner.device)
         write_token_rows(self.ensemble.token_weights[: len(owner)], self.table, owner, positions)
 
+    def uses(self, req_ids: list[str], column: int) -> np.ndarray:
+        """Which of this step's requests have the keys and values of a model, [num_reqs]."""
+        if not self.skips_idle_models:
+            return np.ones(len(req_ids), dtype=bool)
+        return np.array([models_used(self.known[req_id])[column] for req_id in req_ids])
+
     def forget(self, req_id: str) -> None:
         """Read a request again before the next step."""
         self.known.pop(req_id, None)
         self.req_ids = []
 
 
-class RastRunnerMixin:
+class RastRunnerMixin(SpeculatingMixin):
     """`_prepare_inputs` is where the V1 runner knows which request every token of the step belongs to.
 
     The positions are the device's: under asynchronous scheduling with speculation the host's count on every draft

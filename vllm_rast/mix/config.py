@@ -10,6 +10,7 @@ from typing import Any
 from vllm_rast.errors import UserError
 from vllm_rast.mix.alpha import check_alpha
 from vllm_rast.mix.model_names import ModelSource, parse_model
+from vllm_rast.mix.speculation import DRAFTER, check_speculate, drafter_column
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,10 @@ class RastConfig:
     check_tokenizers: refuse small models whose vocabulary differs from the base's. Turn it off only for
         models that ship no tokenizer and are known to share the base's token ids.
     trace: measure KL(mix || base) of every row that is sampled from, for the server's metrics.
-    Raises UserError if check_tokenizers or trace is neither true nor false.
+    speculate: how many tokens the drafter proposes before all models verify them in one pass; 0: none.
+    drafter: which small model drafts, as a request names a single model ("positive", "positive:2").
+    Raises UserError if check_tokenizers or trace is neither true nor false, speculate no such number, or the drafter
+    none of the small models.
     """
 
     base: str
@@ -76,6 +80,8 @@ class RastConfig:
     load_format: str = "auto"
     check_tokenizers: bool = True
     trace: bool = False
+    speculate: int = 0
+    drafter: str = DRAFTER
     # The models, each once: sources[0] is the base. columns: for each pair the places of its models among them.
     sources: tuple[ModelSource, ...] = field(init=False, repr=False, compare=False)
     columns: tuple[tuple[int | None, int | None], ...] = field(init=False, repr=False, compare=False)
@@ -99,6 +105,9 @@ class RastConfig:
         columns = tuple((place(pair.positive, "positive"), place(pair.negative, "negative")) for pair in pairs)
         object.__setattr__(self, "sources", tuple(sources))
         object.__setattr__(self, "columns", columns)
+        object.__setattr__(self, "speculate", check_speculate(self.speculate))
+        if self.speculate:
+            drafter_column(self)
 
     @classmethod
     def build(
@@ -138,6 +147,8 @@ class RastConfig:
             "load_format": self.load_format,
             "check_tokenizers": self.check_tokenizers,
             "trace": self.trace,
+            "speculate": self.speculate,
+            "drafter": self.drafter,
         }
 
     @classmethod
@@ -149,6 +160,7 @@ class RastConfig:
         if not isinstance(values, dict):
             raise UserError(f'additional_config["rast"]: expected a dictionary, got {values!r}')
         known = {"positive", "negative", "alpha", "pairs", "load_format", "check_tokenizers", "trace"}
+        known |= {"speculate", "drafter"}
         unknown = sorted(set(values) - known)
         if unknown:
             raise UserError(f'additional_config["rast"]: unknown key {unknown[0]!r}; known: {", ".join(sorted(known))}')

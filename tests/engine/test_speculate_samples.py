@@ -1,0 +1,103 @@
+"""At a temperature the samples follow the mix exactly: the first three tokens against the reference, chi-square.
+
+`scripts/prove_speculation.py` does the same with 20,000 samples of the shipped models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import vllm._custom_ops  # noqa: F401  (loads what coupling draws with)
+from exact import cells, chi_square
+from greedy import make_prompts, params
+from v1 import drafts
+
+from vllm_rast import RastConfig
+from vllm_rast.engine import coupling, noise
+from vllm_rast.reference import ReferenceLLM
+
+SAMPLES = 1500
+# The tests are seeded, so they pass or fail for good; wrong sampling gives values of p below 1e-10.
+LEAST_P = 1e-3
+
+
+@pytest.fixture(scope="module")
+def config(random_models: dict[str, str]) -> RastConfig:
+    """base + alpha * positive: with random models that is what both sides of a draft agree on best."""
+    return RastConfig.build(random_models["base"], random_models["positive"])
+
+
+@pytest.fixture(scope="module")
+def engine(start_engine: Callable[..., Any], config: RastConfig) -> Any:
+    (pair,) = config.pairs
+    return start_engine(config.base, positive=pair.positive, speculate=2, max_num_seqs=128)
+
+
+@pytest.mark.parametrize(
+    ("alpha", "options"),
+    [
+        (0.5, {}),
+        (2, {"top_p": 0.8}),
+        ("positive", {}),
+        ({"alpha": 2, "warmup": 1}, {"temperature": 1.7}),
+        (1, {"temperature": 0.9, "top_p": 0.95}),
+    ],
+)
+def test_first_three_tokens(engine: Any, config: RastConfig, alpha: Any, options: dict[str, Any]) -> None:
+    (prompt,) = make_prompts(1, seed=90)
+    sampling = params(alpha, n=SAMPLES, seed=3, max_tokens=4, **{"temperature": 2.0, **options})
+    before = drafts(engine)
+    (output,) = engine.generate([{"prompt_token_ids": prompt}], [sampling], use_tqdm=False)
+    drafted, accepted = drafts(engine) - before
+    assert drafted.all() and accepted.sum() > 0
+    found = chi_square(
+        [sample.token_ids for sample in output.outputs],
+        cells(ReferenceLLM(config), prompt, alpha, SAMPLES, **{"temperature": 2.0, **options}),
+    )
+    print(f"{drafted=} {accepted=} {found=}")
+    assert found["cells"] > 5 and found["p"] > LEAST_P, found
+
+
+def test_the_test_finds_a_wrong_distribution(engine: Any, config: RastConfig) -> None:
+    (prompt,) = make_prompts(1, seed=90)
+    sampling = params(0.5, n=SAMPLES, seed=3, max_tokens=4, temperature=2.0)
+    (output,) = engine.generate([{"prompt_token_ids": prompt}], [sampling], use_tqdm=False)
+    wrong = cells(ReferenceLLM(config), prompt, 0.4, SAMPLES, temperature=2.0)
+    assert chi_square([sample.token_ids for sample in output.outputs], wrong)["p"] < 1e-4
+
+
+def test_a_coupled_draw_follows_p_and_agrees_as_often_as_can_be() -> None:
+    number, vocab = 100_000, 12
+    generator = torch.Generator().manual_seed(1)
+    p, q = torch.randn(1, vocab, generator=generator) * 1.5, torch.randn(1, vocab - 2, generator=generator) * 1.5
+    p[0, 3] = -torch.inf
+    seeds, positions = np.full(number, 5), np.arange(number)
+    tokens = coupling.draw_coupled(p.repeat(number, 1), q.repeat(number, 1), seeds, positions)
+    guesses = coupling.draw_drafts(q.repeat(number, 1), seeds, positions)
+    target, source = p.softmax(1)[0].double(), q.softmax(1)[0].double()
+    assert chi_square(tokens.unsqueeze(1).tolist(), {(i,): float(x) for i, x in enumerate(target) if x}, 1)["p"] > 0.01
+    assert chi_square(guesses.unsqueeze(1).tolist(), {(i,): float(x) for i, x in enumerate(source)}, 1)["p"] > 0.01
+    overlap = float(torch.minimum(target[: vocab - 2], source).sum())
+    assert float((tokens == guesses).double().mean()) == pytest.approx(overlap, abs=0.005)
+
+
+def test_noise_depends_on_seed_position_and_purpose() -> None:
+    places = np.array([[seed, position] for seed in (0, 1, 2**62) for position in range(2000)])
+    every = np.stack([noise.hashes(*places.T, purpose) for purpose in range(noise.PURPOSES)])
+    assert len(np.unique(every)) == every.size
+    assert (noise.hashes(*places[::-1].T, noise.DRAFT)[::-1] == every[noise.DRAFT]).all()
+    uniform = noise.uniforms(*places.T, noise.ACCEPT)
+    assert uniform.min() >= 0 and uniform.max() < 1 and float(uniform.mean()) == pytest.approx(0.5, abs=0.02)
+    neighbours = torch.corrcoef(torch.stack([uniform[:-1], uniform[1:]]))[0, 1]
+    assert abs(float(neighbours)) < 0.05
+    assert (noise.row_seeds(*places.T, noise.RESIDUAL) >= 0).all()
+
+
+def test_nothing_is_left_where_both_agree() -> None:
+    """A residual of zeros, which only rounding can ask for, gives a token that the mix has."""
+    p = torch.tensor([[-torch.inf, 0.0, -torch.inf]])
+    assert coupling.draw_residual(p, p.clone(), np.array([1]), np.array([2])).tolist() == [1]

@@ -1,0 +1,144 @@
+"""The verifying side of V1: the token at every drafted position, and the drafts that turn out to be it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from torch import nn
+from vllm.v1.sample import rejection_sampler
+from vllm.v1.sample.ops.topk_topp_sampler import apply_top_k_top_p
+from vllm.v1.sample.rejection_sampler import PLACEHOLDER_TOKEN_ID, RejectionSampler
+
+from vllm_rast.engine.coupling import draw_coupled
+
+
+@dataclass
+class Step:
+    """What sampling must know of a step's requests beyond the mixed logits.
+
+    draft_logits: the drafter's, [num_rows, ids], from the pass that gave the mix's; None if all requests are greedy.
+    coupled: which requests sample by way of the drafter, [num_reqs]: those that sample and that use it.
+    seeds: of the requests' noise, [num_reqs]. lengths: their tokens before this step's, [num_reqs].
+    temperatures: [num_reqs]. last_rows: the row of each request's last scheduled token, [num_reqs].
+    num_drafts: how many drafts of each request the step verifies, [num_reqs].
+    """
+
+    draft_logits: torch.Tensor | None
+    coupled: np.ndarray
+    seeds: np.ndarray
+    lengths: np.ndarray
+    temperatures: torch.Tensor | None
+    last_rows: torch.Tensor
+    num_drafts: np.ndarray
+
+    def draw(self, logits: torch.Tensor, requests: np.ndarray, rows: torch.Tensor, offsets: np.ndarray) -> torch.Tensor:
+        """Tokens of coupled requests, [n], from the mix's logits as they are to be sampled from, [n, vocab].
+
+        requests: each line's request. rows: its row in the step. offsets: its place among the step's new tokens.
+        """
+        assert self.draft_logits is not None and self.temperatures is not None
+        q = self.draft_logits[rows].float() / self.temperatures[requests].unsqueeze(1)
+        return draw_coupled(logits, q, self.seeds[requests], self.lengths[requests] + offsets)
+
+
+class CoupledSampler(nn.Module):
+    """In place of the sampler's `topk_topp_sampler`, which draws the token after each request's last row."""
+
+    def __init__(self, plain: Any) -> None:
+        super().__init__()
+        self.plain = plain
+        self.step: Step | None = None
+
+    def forward(
+        self,
+        logits: torch.Tensor,
+        generators: dict[int, torch.Generator],
+        k: torch.Tensor | None,
+        p: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        step = self.step
+        if step is None or not step.coupled.any():
+            return self.plain(logits, generators, k, p)
+        logits = apply_top_k_top_p(logits, k, p)
+        if step.coupled.all():
+            sampled, returned = torch.empty(len(logits), dtype=torch.int64), self.processed(logits)
+        else:
+            sampled, returned = self.plain(logits, generators, None, None)
+        (requests,) = step.coupled.nonzero()
+        sampled[requests] = step.draw(logits[requests], requests, step.last_rows[requests], step.num_drafts[requests])
+        return sampled, returned
+
+    def processed(self, logits: torch.Tensor) -> torch.Tensor | None:
+        """What vLLM's own samplers return for the two modes of logprobs that show processed logits."""
+        if self.plain.logprobs_mode == "processed_logits":
+            return logits
+        if self.plain.logprobs_mode == "processed_logprobs":
+            return logits.log_softmax(dim=-1, dtype=torch.float32)
+        return None
+
+
+class Verifier(RejectionSampler):
+    """Finds the token at each drafted position as it would be without drafts, and keeps drafts as far as they agree.
+
+    drafted, accepted: how many drafts there were so far at each place behind the last certain token, [most drafts].
+    """
+
+    def __init__(self, sampler: Any, most: int) -> None:
+        super().__init__(sampler)
+        self.drafted = np.zeros(most, dtype=np.int64)
+        self.accepted = np.zeros(most, dtype=np.int64)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        with patch.object(rejection_sampler, "rejection_sample", self.agree):
+            return super().forward(*args, **kwargs)
+
+    def agree(
+        self,
+        draft_token_ids: torch.Tensor,
+        num_draft_tokens: list[int],
+        max_spec_len: int,
+        cu_num_draft_tokens: torch.Tensor,
+        draft_probs: torch.Tensor | None,
+        target_logits: torch.Tensor,
+        bonus_token_ids: torch.Tensor,
+        sampling_metadata: Any,
+        **_: Any,
+    ) -> torch.Tensor:
+        """In place of vLLM's `rejection_sample`: the step's tokens, [num_reqs, max_spec_len + 1], filled up with -1.
+
+        target_logits: [num_drafts], as they are to be sampled from. bonus_token_ids: [num_reqs, 1], the tokens after
+        the last drafts.
+        """
+        counts = np.array(num_draft_tokens)
+        requests = np.repeat(np.arange(len(counts)), counts)
+        offsets = np.arange(len(requests)) - np.repeat(counts.cumsum() - counts, counts)
+        tokens = target_logits.argmax(dim=1)
+        step: Step | None = self.sampler.topk_topp_sampler.step
+        if step is not None and step.coupled[requests].any():
+            (lines,) = step.coupled[requests].nonzero()
+            rows = self.target_rows(counts)[lines]
+            tokens[lines] = step.draw(target_logits[lines], requests[lines], rows, offsets[lines])
+        output = torch.full((len(counts), max_spec_len + 1), PLACEHOLDER_TOKEN_ID, dtype=torch.int32)
+        right = (tokens == draft_token_ids).tolist()
+        values, bonus = tokens.tolist(), bonus_token_ids.flatten().tolist()
+        place = 0
+        for request, count in enumerate(num_draft_tokens):
+            kept = 0
+            while kept < count and right[place + kept]:
+                kept += 1
+            new = values[place : place + kept + 1] if kept < count else [*values[place : place + count], bonus[request]]
+            output[request, : len(new)] = torch.tensor(new, dtype=torch.int32)
+            self.drafted[:count] += 1
+            self.accepted[:kept] += 1
+            place += count
+        return output
+
+    @staticmethod
+    def target_rows(counts: np.ndarray) -> torch.Tensor:
+        """The rows of the step that drafts are compared with: all but each request's last, [num_drafts]."""
+        last = (counts + 1).cumsum() - 1
+        return torch.from_numpy(np.setdiff1d(np.arange(int(counts.sum()) + len(counts)), last))

@@ -1,0 +1,38 @@
+"""How many tokens one small model drafts before all models verify them, and which of them drafts."""
+
+from __future__ import annotations
+
+from numbers import Integral
+from typing import TYPE_CHECKING
+
+from vllm_rast.errors import UserError, shown
+from vllm_rast.mix.alpha import single_models
+
+if TYPE_CHECKING:
+    from vllm_rast.mix.config import RastConfig
+
+MAX_DRAFTS = 16  # beyond this no share of accepted tokens pays for the rows
+DRAFTER = "positive"
+
+
+def check_speculate(value: object, option: str = "speculate", most: int = MAX_DRAFTS) -> int:
+    """Return a number of drafts. Raises UserError unless it is an integer from 0 (off) to `most`."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or not 0 <= int(value) <= most:
+        raise UserError(f"{option}: expected an integer from 0 to {most}, got {shown(value)}")
+    return int(value)
+
+
+def drafter_column(config: RastConfig) -> int:
+    """The place of the model that drafts among `config.sources`.
+
+    Raises UserError if `config.drafter` is no small model of the mix.
+    """
+    names = single_models(config)
+    if config.drafter == DRAFTER and DRAFTER not in names:
+        raise UserError("speculate: the positive drafts, and no pair has one; name another small model as the drafter")
+    if not isinstance(config.drafter, str) or config.drafter not in names:
+        small = ", ".join(sorted(name for name, column in names.items() if column))
+        raise UserError(f"drafter: {shown(config.drafter)} is no model of the mix; choose one of {small}")
+    if names[config.drafter] == 0:
+        raise UserError(f"drafter: {config.drafter} is the base itself, whose drafts cost what they save; name another")
+    return names[config.drafter]
