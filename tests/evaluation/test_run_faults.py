@@ -61,7 +61,7 @@ def test_samples_of_another_run_are_refused(
         file.write((two / "samples.jsonl").read_text())
     capsys.readouterr()
     message = refused(capsys, ["evaluate", str(one)])
-    assert "line 7 was made with another formula, sampling, data or model" in message
+    assert "line 7 was made with another formula, drafter, sampling, data or model" in message
 
 
 def test_a_row_that_the_run_does_not_have_is_refused(tmp_path: Path) -> None:

@@ -47,6 +47,35 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_speculation_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "speculation",
+        "a small model of the mix drafts some tokens, and one pass of all models verifies them: the answers are the"
+        " mix's own, no weights and no keys and values are added, only K slots of the KV cache for each request",
+    )
+    group.add_argument(
+        "--speculate",
+        type=drafts,
+        metavar="K|auto|0",
+        help="tokens that are drafted before each pass; auto: as many as pay at the number of running requests; 0: none"
+        " (default: 0)",
+    )
+    group.add_argument(
+        "--drafter",
+        metavar="NAME",
+        help="the model that drafts: positive, negative, or positive:2 of the second pair (default: the first"
+        " positive). Another drafter draws other samples, as no drafter does; K changes the speed alone",
+    )
+
+
+def drafts(text: str) -> int | str:
+    """A number, or the text itself: `check_speculate` says which numbers and words there are."""
+    try:
+        return int(text)
+    except ValueError:
+        return text
+
+
 def add_decoding_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("problems")
     group.add_argument(

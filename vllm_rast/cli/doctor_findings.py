@@ -85,14 +85,33 @@ def examine_vllm() -> Iterator[Finding]:
     except Exception as error:  # whatever a broken installation raises
         yield Finding("vLLM", "does not import", str(error).splitlines()[0], False)
         return
-    yield Finding("device", device_name(), "vLLM's platform")
+    device = device_name()
+    yield Finding("device", device, "vLLM's platform")
+    runner, reason = choose_runner(has_triton())
+    yield Finding("runner", runner, reason)
+    yield examine_speculation(runner, device)
+
+
+def choose_runner(has_triton: bool) -> tuple[str, str]:
+    """vLLM's model runner, and why that one."""
     asked = os.environ.get("VLLM_USE_V2_MODEL_RUNNER")
     if asked is not None:
-        yield Finding("runner", "V2" if asked == "1" else "V1", f"VLLM_USE_V2_MODEL_RUNNER={asked}")
-    elif has_triton():
-        yield Finding("runner", "V2", "vLLM's default if there is Triton; V1 for what V2 lacks")
-    else:
-        yield Finding("runner", "V1", "V2 needs Triton, which has no back end here")
+        return "V2" if asked == "1" else "V1", f"VLLM_USE_V2_MODEL_RUNNER={asked}"
+    if has_triton:
+        return "V2", "vLLM's default if there is Triton; V1 for what V2 lacks"
+    return "V1", "V2 needs Triton, which has no back end here"
+
+
+def examine_speculation(runner: str, device: str) -> Finding:
+    """Whether `--speculate` works here; each engine says in its memory plan what it has on."""
+    if (runner, device) != ("V1", "cpu"):
+        return Finding("speculation", "not here", "the mix's own drafts need the V1 runner on a CPU so far")
+    return Finding(
+        "speculation",
+        "off, on with --speculate K",
+        "the first positive, or --drafter NAME, drafts K tokens; no extra weights, K extra slots of the KV cache per"
+        " request",
+    )
 
 
 def examine_plugin() -> Iterator[Finding]:

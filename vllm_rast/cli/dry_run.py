@@ -8,6 +8,7 @@ from pathlib import Path
 from vllm_rast.evaluation.runs.folder import CONFIG, RunFolder, merge
 from vllm_rast.evaluation.runs.plan import Plan, Task
 from vllm_rast.evaluation.tasks.rows import formula
+from vllm_rast.mix.speculation import describe_drafts
 
 
 def describe(plan: Plan, run: str | None) -> str:
@@ -17,6 +18,8 @@ def describe(plan: Plan, run: str | None) -> str:
     lines += [f"models     base {plan.models.base}"]
     lines += [f"pair {number:<6} {pair.formula(f'{pair.alpha:g}')}" for number, pair in enumerate(plan.models.pairs, 1)]
     engine = ", ".join(f"{name}={value}" for name, value in plan.config_engine().items())
+    if plan.models.speculate:
+        lines.append(f"drafts     {describe_drafts(plan.models)}")
     lines += [f"backend    {plan.backend}{f': {engine}' if engine else ''}"]
     lines += [f"prompts    template {plan.template.name}, seed {plan.seed}, n {plan.n}"]
     lines += [

@@ -7,7 +7,13 @@ import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
-from vllm_rast.cli.arguments import EPILOG, add_decoding_arguments, add_model_arguments, add_run_arguments
+from vllm_rast.cli.arguments import (
+    EPILOG,
+    add_decoding_arguments,
+    add_model_arguments,
+    add_run_arguments,
+    add_speculation_arguments,
+)
 from vllm_rast.cli.planning import plan_of, with_recipe
 from vllm_rast.errors import UserError
 
@@ -41,6 +47,7 @@ def add_arguments(subparsers: Any) -> None:
         ' \'late={"alpha": 1, "warmup": 100}\' (default: base,rast,positive)',
     )
     add_decoding_arguments(parser)
+    add_speculation_arguments(parser)
     parser.set_defaults(func=main, engine_arguments=[], parser=parser)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vllm_rast.cli.arguments import DEFAULT_N
 from vllm_rast.errors import UserError
@@ -40,6 +40,8 @@ def plan_of(args: argparse.Namespace) -> Plan:
     models = models_of(args)
     rows = parse_rows(args.rows or default_rows(models), models)
     tasks = tasks_of(args, models)
+    if args.backend != "vllm" and models.speculate:
+        raise UserError(f"--speculate: --backend {args.backend} drafts nothing; leave it out")
     if args.backend != "vllm" and args.engine_arguments:
         raise UserError(f"{args.engine_arguments[0]}: --backend {args.backend} takes none of vLLM's options")
     engine = parse_engine_options(args.engine_arguments, models, args.parser.option_names)
@@ -74,7 +76,15 @@ def models_of(args: argparse.Namespace) -> RastConfig:
         pairs.append(ModelPair.parse(f"{text},{alpha!r}" if text.count(",") == 1 else text))
     if args.alpha is not None and not pairs:
         raise UserError("--alpha: there is nothing to mix; name --positive and --negative")
-    return RastConfig(args.model, tuple(pairs), check_tokenizers=args.check_tokenizers)
+    return RastConfig(args.model, tuple(pairs), check_tokenizers=args.check_tokenizers, **speculation_of(args))
+
+
+def speculation_of(args: argparse.Namespace) -> dict[str, Any]:
+    """How much is drafted and by whom, as far as it was said; RastConfig checks both."""
+    said = {name: getattr(args, name) for name in ("speculate", "drafter") if getattr(args, name) is not None}
+    if "drafter" in said and "speculate" not in said:
+        raise UserError("--drafter: nothing is drafted; add --speculate K, or leave --drafter out")
+    return said
 
 
 def default_rows(models: RastConfig) -> list[str]:

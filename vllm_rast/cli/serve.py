@@ -36,7 +36,7 @@ start, 2 usage.
 
 
 def add_arguments(subparsers: Any) -> None:
-    from vllm_rast.cli.arguments import add_model_arguments
+    from vllm_rast.cli.arguments import add_model_arguments, add_speculation_arguments
 
     parser = subparsers.add_parser(
         "serve",
@@ -46,6 +46,7 @@ def add_arguments(subparsers: Any) -> None:
         epilog=EPILOG,
     )
     add_model_arguments(parser)
+    add_speculation_arguments(parser)
     group = parser.add_argument_group("server")
     group.add_argument(
         "--expose",

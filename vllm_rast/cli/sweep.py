@@ -7,7 +7,13 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vllm_rast.cli.arguments import EPILOG, add_decoding_arguments, add_model_arguments, add_run_arguments
+from vllm_rast.cli.arguments import (
+    EPILOG,
+    add_decoding_arguments,
+    add_model_arguments,
+    add_run_arguments,
+    add_speculation_arguments,
+)
 from vllm_rast.cli.generate import generate
 from vllm_rast.cli.planning import plan_of, with_recipe
 from vllm_rast.errors import UserError
@@ -40,6 +46,7 @@ def add_arguments(subparsers: Any) -> None:
     add_run_arguments(parser)
     add_model_arguments(parser)
     add_decoding_arguments(parser)
+    add_speculation_arguments(parser)
     parser.set_defaults(func=main, engine_arguments=[], parser=parser)
 
 

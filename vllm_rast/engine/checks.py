@@ -15,6 +15,7 @@ from vllm_rast.engine.memory import choose_kv_bytes, memory_plan
 from vllm_rast.engine.speculation import share_drafter
 from vllm_rast.errors import UserError
 from vllm_rast.mix.model_names import ModelSource
+from vllm_rast.mix.speculation import describe_drafts
 
 logger = init_logger("vllm.rast")
 
@@ -35,7 +36,8 @@ def check_engine(vllm_config: VllmConfig) -> None:
             check_tokenizer(vllm_config.model_config, source, member)
     if config.speculate:
         share_drafter(vllm_config, config, members)
-    plan = memory_plan(vllm_config, members)
+    drafts = describe_drafts(config) if config.speculate else None
+    plan = dataclasses.replace(memory_plan(vllm_config, members), drafts=drafts)
     chosen = choose_kv_bytes(vllm_config, plan)
     if chosen is not None:
         vllm_config.cache_config.kv_cache_memory_bytes = chosen

@@ -39,11 +39,16 @@ class ModelPlan:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """What every device holds. kv_bytes: what is left for the KV cache, None if it is known only after loading."""
+    """What every device holds.
+
+    kv_bytes: what is left for the KV cache, None if it is known only after loading. drafts: a line about the mix's own
+    speculation, if it is on.
+    """
 
     models: tuple[ModelPlan, ...]
     kv_bytes: int | None
     source: str
+    drafts: str | None = None
 
     @property
     def kv_bytes_per_token(self) -> int:
@@ -73,6 +78,7 @@ class MemoryPlan:
         fits = "known after loading" if self.tokens is None else f"{self.tokens} tokens fit"
         left = "unknown" if self.kv_bytes is None else size(max(0, self.kv_bytes))
         rows.append(f"  KV cache: {left} ({self.source}), {self.kv_bytes_per_token} bytes/token, {fits}")
+        rows += [f"  {self.drafts}"] if self.drafts else []
         return "\n".join(rows)
 
 

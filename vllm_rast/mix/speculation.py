@@ -36,3 +36,22 @@ def drafter_column(config: RastConfig) -> int:
     if names[config.drafter] == 0:
         raise UserError(f"drafter: {config.drafter} is the base itself, whose drafts cost what they save; name another")
     return names[config.drafter]
+
+
+def drafter_model(config: RastConfig) -> str | None:
+    """The model that drafts, as its pair names it; None if nothing is drafted."""
+    if not config.speculate:
+        return None
+    column = drafter_column(config)
+    for pair, (positive, negative) in zip(config.pairs, config.columns, strict=True):
+        if column in (positive, negative):
+            return pair.positive if column == positive else pair.negative
+    raise AssertionError("drafter_column names a model of some pair")
+
+
+def describe_drafts(config: RastConfig) -> str:
+    """One line about what drafts and what that takes, for people."""
+    return (
+        f"speculate {config.speculate}: {drafter_model(config)} drafts, all models verify; no extra weights, one extra"
+        " slot of the KV cache per request and draft"
+    )

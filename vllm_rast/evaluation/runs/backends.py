@@ -45,7 +45,12 @@ class VllmBackend:
         self.rows_apart = skips_idle_models()
         models = plan.models
         self.llm = RastLLM(
-            models.base, pairs=list(models.pairs), check_tokenizers=models.check_tokenizers, **plan.engine
+            models.base,
+            pairs=list(models.pairs),
+            check_tokenizers=models.check_tokenizers,
+            speculate=models.speculate,
+            drafter=models.drafter,
+            **plan.engine,
         )
         self.tokenizer: Any = self.llm.get_tokenizer()
         self.device = device_name()

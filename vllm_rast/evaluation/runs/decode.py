@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from vllm_rast.evaluation.runs.folder import Key, RunFolder, Sample
 from vllm_rast.evaluation.runs.lengths import too_long
-from vllm_rast.evaluation.runs.plan import Plan, Task, versions
+from vllm_rast.evaluation.runs.plan import Plan, Task, temperature_of, versions
 from vllm_rast.evaluation.runs.progress import Progress
 from vllm_rast.mix.alpha import Alpha
 
@@ -81,10 +81,8 @@ def jobs_of(plan: Plan, missing: set[Key], tokenizer: Any = None, rows_apart: bo
 
 def job(plan: Plan, task: Task, key: Key, prompt: str, stop: tuple[str, ...]) -> Job:
     row = plan.row(key.row)
-    sampling = task.sampling
-    temperature = sampling.temperature if row.temperature is None else row.temperature
-    seed = seed_of(plan.seed, key)
-    return Job(key, prompt, row.alpha, seed, temperature, sampling.top_p, sampling.max_tokens, stop)
+    sampling, seed = task.sampling, seed_of(plan.seed, key)
+    return Job(key, prompt, row.alpha, seed, temperature_of(row, task), sampling.top_p, sampling.max_tokens, stop)
 
 
 def decode(plan: Plan, folder: RunFolder, open_backend: Callable[[Plan], Backend]) -> int:

