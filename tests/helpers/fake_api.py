@@ -14,7 +14,7 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 
 from vllm_rast import RastConfig
 from vllm_rast.serving.ui import mount
@@ -50,6 +50,7 @@ class FakeApi:
         self.break_off = False  # the streams end without [DONE]
         self.pause_s = 0.0  # between chunks
         self.chunk = 1  # tokens in one chunk
+        self.steps = 0  # of the mix's streams that came to their end, ten each
         self.disconnects: list[dict[str, Any]] = []  # the requests that were hung up on
 
 
@@ -121,6 +122,7 @@ def make_app(fake: FakeApi, config: RastConfig) -> FastAPI:
                     chunk["choices"][0]["prompt_token_ids"] = PROMPT_IDS
                 yield "data: " + json.dumps(chunk) + "\n\n"
                 await asyncio.sleep(fake.pause_s)
+            fake.steps += 0 if base else 10
             if not fake.break_off:
                 usage = {"prompt_tokens": len(PROMPT_IDS), "completion_tokens": len(tokens)}
                 yield "data: " + json.dumps({"choices": [], "usage": usage}) + "\n\ndata: [DONE]\n\n"
@@ -134,6 +136,17 @@ def make_app(fake: FakeApi, config: RastConfig) -> FastAPI:
         if fake.refusal is not None and request.method == "POST":
             return JSONResponse({"error": {"message": fake.refusal, "code": 400}}, status_code=400)
         return None
+
+    @app.get("/metrics")
+    async def metrics() -> Any:
+        """As vLLM's: each step keeps 1.5 drafts."""
+        counts = {"drafts": fake.steps, "draft_tokens": 3 * fake.steps, "accepted_tokens": 1.5 * fake.steps}
+        lines = [
+            f'vllm:spec_decode_num_{name}_total{{engine="0",model_name="m"}} {float(count)}'
+            for name, count in counts.items()
+        ]
+        lines.append(f'vllm:spec_decode_num_accepted_tokens_per_pos_total{{engine="0",position="0"}} {fake.steps}')
+        return PlainTextResponse("\n".join(["# TYPE vllm:spec_decode_num_drafts_total counter", *lines, ""]))
 
     @app.get("/v1/models")
     async def models(request: Request) -> Any:

@@ -12,13 +12,18 @@ from dashboard import BOARD, PANELS, QUERIES, metrics_of_the_dashboard
 def vllm_samples() -> set[str]:
     """The names under which vLLM's source and Prometheus' client write their samples."""
     import vllm.v1.metrics.loggers
+    import vllm.v1.spec_decode.metrics
 
     kinds = re.findall(
         r'_(gauge|counter|histogram)_cls\(\s*name="([^"]+)"', Path(vllm.v1.metrics.loggers.__file__ or "").read_text()
     )
     assert len(kinds) > 30
     endings = {"gauge": [""], "counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}
-    return {name + ending for kind, name in kinds for ending in endings[kind]}
+    drafts = re.findall(r'"(vllm:spec_decode_\w+)"', Path(vllm.v1.spec_decode.metrics.__file__ or "").read_text())
+    assert len(set(drafts)) == 4
+    return {
+        name + ending for kind, name in [*kinds, *(("counter", name) for name in drafts)] for ending in endings[kind]
+    }
 
 
 def test_every_metric_of_vllm_exists() -> None:

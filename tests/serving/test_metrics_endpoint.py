@@ -221,8 +221,8 @@ def by_kind(server: Server) -> dict[str, float]:
 
 
 def test_the_dashboard_asks_for_what_the_server_tells(server: Server) -> None:
-    """After a few requests, every name of docs/grafana.json has a sample."""
+    """After a few requests, every name of docs/grafana.json has a sample, but for drafts, which nobody makes here."""
     server.complete("Question:", max_tokens=4, stream=False)
     server.get("/v1/models")
     told = {re.split(r"[ {]", line)[0] for line in server.get("/metrics").splitlines()}
-    assert metrics_of_the_dashboard() - told == set()
+    assert {name for name in metrics_of_the_dashboard() - told if "spec_decode" not in name} == set()

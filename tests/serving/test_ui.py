@@ -106,7 +106,7 @@ def test_the_page_is_made_of_files_of_this_server_alone(url: str) -> None:
     for name in ("ui/ui.py", "ui/../ui.py", "ui/%2e%2e/ui.py", "ui/", "ui/index.html"):
         with pytest.raises(urllib.error.HTTPError, match="404"):
             fetch(f"{url}/{name}")
-    assert json.load(fetch(url + "/ui/config.json")) == {"alphas": [1.0]}
+    assert json.load(fetch(url + "/ui/config.json")) == {"alphas": [1.0], "speculate": 0}
 
 
 # Asking
@@ -172,6 +172,17 @@ def test_several_pairs_and_a_schedule(page: Any, fake: FakeApi) -> None:
     alphas = [request["vllm_xargs"]["alpha"] for request in fake.requests]
     assert [0.5, 3] in alphas
     assert {"alpha": [0.5, 3], "warmup": 100} in [json.loads(a) for a in alphas if isinstance(a, str) and a[0] == "{"]
+
+
+def test_tokens_per_step_where_something_drafts(page: Any, url: str, fake: FakeApi) -> None:
+    speculating = RastConfig.build("tiny:base", "tiny:positive", "tiny:negative", speculate=3)
+    with serve(fake, speculating) as address:
+        for _ in range(2):
+            ask(page, address)
+            expect(page.locator("#mix-note")).to_contain_text("finished, 2.5 tokens per step")
+    ask(page, url)
+    expect(page.locator("#status")).to_contain_text("moved")
+    assert "per step" not in page.locator("#mix-note").text_content()
 
 
 def test_a_prompt_without_words_asks_nothing(page: Any, url: str, fake: FakeApi) -> None:

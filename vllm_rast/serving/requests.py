@@ -1,15 +1,20 @@
-"""A request's weights, from its model name or its body, to the engine: one way for every route of vLLM's server."""
+"""A request's weights, from its model name or its body, to the engine: one way for every route of vLLM's server.
+
+With them goes `speculate`, how many tokens may be drafted for the request.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from vllm_rast.engine.members import normalise_speculate
 from vllm_rast.errors import UserError, shown
 from vllm_rast.mix.alpha import Alpha, parse_alpha
 from vllm_rast.serving.aliases import requested_alias
@@ -19,21 +24,27 @@ from vllm_rast.serving.limits import MAX_SCHEMA_BYTES, GrammarError, check_gramm
 if TYPE_CHECKING:
     from vllm_rast.mix.config import RastConfig
 
-# What the request being answered says about alpha; None if it says nothing.
+# What the request being answered says about alpha and speculate; None if it says nothing.
 requested_alpha: ContextVar[Alpha | None] = ContextVar("requested_alpha", default=None)
+requested_drafts: ContextVar[int | None] = ContextVar("requested_drafts", default=None)
 
 
 class BodyError(UserError):
     """A body that is not JSON."""
 
 
+class DraftsError(UserError):
+    """A `speculate` that this engine cannot follow."""
+
+
 class RequestWeights:
-    """ASGI middleware that reads alpha out of JSON bodies, refuses a bad one, and lets vLLM's schema see none.
+    """ASGI middleware that reads alpha and speculate out of JSON bodies, refuses bad ones, and lets vLLM's schema see
+    neither.
 
     vLLM's schema of `vllm_xargs` takes no dictionaries and turns booleans into numbers, it checks values only when a
-    stream has begun, and beam search drops them. So alpha leaves the body here and reaches the engine through
-    `requested_alpha`, which `choosing_weights` reads. A body that is JSON and no object goes on untouched: vLLM refuses
-    it in its own words.
+    stream has begun, and beam search drops them. So both leave the body here and reach the engine through
+    `requested_alpha` and `requested_drafts`, which `choosing_weights` reads. A body that is JSON and no object goes on
+    untouched: vLLM refuses it in its own words.
     """
 
     def __init__(
@@ -44,6 +55,7 @@ class RequestWeights:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         requested_alias.set(None)
         requested_alpha.set(None)
+        requested_drafts.set(None)
         if scope["type"] != "http" or scope["method"] != "POST" or not is_json(scope):
             return await self.app(scope, receive, send)
         body = await read_body(receive)
@@ -55,16 +67,18 @@ class RequestWeights:
             return await bad_request(str(error), error.field)(scope, receive, send)
         except BodyError as error:
             return await bad_request(f"body: {one_line(error)}", "body")(scope, receive, send)
+        except DraftsError as error:
+            return await bad_request(str(error), "speculate")(scope, receive, send)
         except UserError as error:
             return await bad_request(str(error), "alpha")(scope, receive, send)
         message = {"type": "http.request", "body": body, "more_body": False}
         await self.app(scope, replaying([message], receive), send)
 
     def choose(self, body: bytes) -> bytes:
-        """Note the request's alias and alpha, and return the body without alpha.
+        """Note the request's alias, alpha and speculate, and return the body without the latter two.
 
-        Raises BodyError if the body cannot be read, GrammarError if it asks for too large a grammar, UserError if alpha
-        is wrong.
+        Raises BodyError if the body cannot be read, GrammarError if it asks for too large a grammar, DraftsError if
+        speculate is wrong, UserError if alpha is.
         """
         try:
             values = json.loads(body)
@@ -73,16 +87,27 @@ class RequestWeights:
         if not isinstance(values, dict):
             return body
         check_grammars(values, self.schema_bytes)
-        held = list(holders(values))
-        given = [(f"{place}alpha", holder.pop("alpha")) for place, holder in held]
-        given = [(place, alpha) for place, alpha in given if alpha is not None]
+        held = taken(values, "alpha")
+        given = [(place, alpha) for place, alpha in held if alpha is not None]
         name = values.get("model")
         if isinstance(name, str) and name in self.aliases:
             requested_alias.set(name)
             given.append((f"the model name {name}", self.aliases[name]))
         if given:
-            requested_alpha.set(agreed(self.config, given))
-        return json.dumps(values).encode() if held else body
+            requested_alpha.set(agreed("alpha", given, lambda alpha: parse_alpha(self.config, alpha)))
+        changed = self.choose_drafts(values) or held
+        return json.dumps(values).encode() if changed else body
+
+    def choose_drafts(self, values: dict[str, Any]) -> bool:
+        """Take speculate out of a body and note it; whether it was there. Raises DraftsError if it is wrong."""
+        try:
+            held = taken(values, "speculate")
+            given = [(place, count) for place, count in held if count is not None]
+            if given:
+                requested_drafts.set(agreed("speculate", given, lambda count: read_drafts(self.config, count)))
+        except UserError as error:
+            raise DraftsError(str(error)) from None
+        return bool(held)
 
 
 def is_json(scope: Scope) -> bool:
@@ -101,8 +126,13 @@ async def read_body(receive: Receive) -> bytes | None:
             return b"".join(chunks)
 
 
-def holders(values: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(place, dictionary) of everything in a body that may hold an alpha: vLLM's clients put it into `vllm_xargs`."""
+def taken(values: dict[str, Any], name: str) -> list[tuple[str, Any]]:
+    """(place, value) of a field of ours wherever a body holds it, which it no longer does afterwards."""
+    return [(f"{place}{name}", holder.pop(name)) for place, holder in list(holders(values, name))]
+
+
+def holders(values: dict[str, Any], name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(place, dictionary) of everything in a body that holds `name`: vLLM's clients put it into `vllm_xargs`."""
     sampling = values.get("sampling_params")
     places = {
         "vllm_xargs.": values.get("vllm_xargs"),
@@ -113,34 +143,40 @@ def holders(values: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         if not isinstance(holder, dict):
             continue
         for key in holder:
-            if place and key != "alpha" and str(key).strip().lower() == "alpha":
-                raise UserError(f"{place}{key}: write alpha in lower case")
-        if "alpha" in holder:
+            if place and key != name and str(key).strip().lower() == name:
+                raise UserError(f"{place}{key}: write {name} in lower case")
+        if name in holder:
             yield place, holder
 
 
-def agreed(config: RastConfig, given: list[tuple[str, Any]]) -> Alpha:
-    """The one alpha that all places of a request state. Raises UserError if one is wrong or two differ."""
-    (place, alpha), *others = given
-    weights = parse_alpha(config, alpha)
+def agreed(name: str, given: list[tuple[str, Any]], read: Callable[[Any], Any]) -> Any:
+    """The one value that all places of a request state. Raises UserError if `read` refuses one, or two differ."""
+    (place, value), *others = given
+    meaning = read(value)
     for other_place, other in others:
-        if parse_alpha(config, other) != weights:
+        if read(other) != meaning:
             raise UserError(
-                f"alpha: {place} says {shown(alpha)} and {other_place} says {shown(other)}; send one of the two"
+                f"{name}: {place} says {shown(value)} and {other_place} says {shown(other)}; send one of the two"
             )
-    return alpha
+    return value
+
+
+def read_drafts(config: RastConfig, count: Any) -> int:
+    """How many drafts a request wants. Raises UserError if the engine does not make as many."""
+    return normalise_speculate(SimpleNamespace(extra_args={"speculate": count}), config.speculate)
 
 
 def choosing_weights(generate: Any) -> Any:
-    """`AsyncLLM.generate` with the alpha of the request that is being answered.
+    """`AsyncLLM.generate` with the alpha and speculate of the request that is being answered.
 
     Every route of vLLM's server that decodes calls it: completions, chat, responses, messages, beam search.
     """
 
     def wrapped(prompt: Any, sampling_params: Any, *args: Any, **kwargs: Any) -> Any:
-        alpha = requested_alpha.get()
-        if alpha is not None:
-            sampling_params.extra_args = {**(sampling_params.extra_args or {}), "alpha": alpha}
+        said = {"alpha": requested_alpha.get(), "speculate": requested_drafts.get()}
+        said = {name: value for name, value in said.items() if value is not None}
+        if said:
+            sampling_params.extra_args = {**(sampling_params.extra_args or {}), **said}
         return generate(prompt, sampling_params, *args, **kwargs)
 
     return wrapped

@@ -38,7 +38,8 @@ HEADERS = {
 def mount(app: Starlette, engine_client: Any, rast_config: RastConfig) -> None:
     """Add `/`, `/ui/*` and `/ui/config.json` to vLLM's app.
 
-    They are outside what an API key guards, so they tell nothing but the number of pairs and their default alphas.
+    They are outside what an API key guards, so they tell nothing but the number of pairs, their default alphas, and
+    how many tokens are drafted.
     """
 
     def add(path: str, response: Response) -> None:
@@ -50,4 +51,5 @@ def mount(app: Starlette, engine_client: Any, rast_config: RastConfig) -> None:
     add("/", Response((FILES / "index.html").read_bytes(), media_type="text/html", headers=HEADERS))
     for name, media_type in MEDIA_TYPES.items():
         add(f"/ui/{name}", Response((FILES / name).read_bytes(), media_type=media_type, headers=HEADERS))
-    add("/ui/config.json", JSONResponse({"alphas": rast_config.alphas}, headers=HEADERS))
+    told = {"alphas": rast_config.alphas, "speculate": rast_config.speculate}
+    add("/ui/config.json", JSONResponse(told, headers=HEADERS))

@@ -37,9 +37,24 @@ export async function firstModel(key) {
   return data[0];
 }
 
-/** The default alpha of each pair, [pairs]. */
-export async function defaultAlphas() {
-  return (await (await call("ui/config.json")).json()).alphas;
+/** What the page is told of the engine: {alphas: the default of each pair, [pairs], speculate: 0 if nothing drafts}. */
+export async function engineConfig() {
+  return (await call("ui/config.json")).json();
+}
+
+/** The server's counters: {drafts: steps that verified some, accepted: drafts kept}; null if it does not show them. */
+export async function draftCounts(key) {
+  let text;
+  try {
+    text = await (await call("metrics", key)).text();
+  } catch {
+    return null;
+  }
+  const sum = (name) => {
+    const samples = text.matchAll(new RegExp(`^vllm:spec_decode_num_${name}_total\\{.*\\} (\\S+)$`, "gm"));
+    return [...samples].reduce((total, [, value]) => total + Number(value), 0);
+  };
+  return { drafts: sum("drafts"), accepted: sum("accepted_tokens") };
 }
 
 /** Yields one object per line of server-sent events, until [DONE]. */

@@ -1,6 +1,6 @@
 // The page: one question, answered by the base and by the mix at once.
 
-import { ApiError, answer, baseView, defaultAlphas, firstModel } from "./api.js";
+import { ApiError, answer, baseView, draftCounts, engineConfig, firstModel } from "./api.js";
 import { Tokens, fillLegend } from "./tokens.js";
 
 // The base looks at prompt and answer again whenever they have doubled: all looks together read less than three times
@@ -10,6 +10,7 @@ const FIRST_LOOK = 32;
 const at = (id) => document.getElementById(id);
 const panel = { section: at("inspector"), slider: at("token"), line: at("line"), body: at("table").tBodies[0] };
 let model = null;
+let speculates = false;
 let tokens = new Tokens(at("mix"), panel);
 let running = null;
 
@@ -115,6 +116,15 @@ async function mixHalf(settings, alpha, key, stop) {
   }
 }
 
+/** How many tokens a step made since `before`, of all requests that drafted: one, and the drafts that were kept. */
+async function tellSteps(before, key) {
+  const after = await draftCounts(key);
+  const steps = after ? after.drafts - before.drafts : 0;
+  if (steps <= 0) return;
+  const perStep = 1 + (after.accepted - before.accepted) / steps;
+  at("mix-note").append(`, ${perStep.toFixed(1)} tokens per step`);
+}
+
 async function run() {
   if (running) return;
   const stop = { streams: new AbortController(), looks: new AbortController() };
@@ -129,11 +139,14 @@ async function run() {
     const settings = readSettings();
     tokens = new Tokens(at("mix"), panel);
     at("base").textContent = "";
+    const before = speculates ? await draftCounts(key) : null;
     const base = half("base", settings, "base", { key, signal: stop.streams.signal }, (chunk) => {
       at("base").append(chunk.text);
     });
     const mix = mixHalf(settings, readAlpha(), key, stop);
-    const failed = (await Promise.allSettled([base, mix])).find(({ status }) => status === "rejected");
+    const outcomes = await Promise.allSettled([base, mix]);
+    if (before) await tellSteps(before, key);
+    const failed = outcomes.find(({ status }) => status === "rejected");
     if (failed) throw failed.reason;
     const { moved, compared } = tokens.counts;
     const verdict = `The mix moved ${moved} of ${compared} tokens by 2× or more.`;
@@ -169,7 +182,9 @@ async function findModel() {
 
 async function start() {
   fillLegend(at("legend"));
-  makeSliders(await defaultAlphas());
+  const config = await engineConfig();
+  speculates = Boolean(config.speculate);
+  makeSliders(config.alphas);
   try {
     await findModel();
   } catch (error) {
