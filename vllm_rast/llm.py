@@ -36,6 +36,7 @@ class RastLLM(LLM):
         [[0, A], [100, B]]                  A, and from position 100 on B; the same as {"steps": [[0, A], [100, B]]}
         {"ramp": [[0, A], [100, B]]}        straight from A to B, constant before and after
 
+    Beside it, `"speculate"` bounds how many tokens are drafted for the request, from 0 to the engine's own number.
     `prompt_logprobs` have the weights of position 0. A schedule may be JSON text, if no dictionary gets through.
     Beam search sends each token as a request of its own, without `extra_args`: it decodes with the default.
 

@@ -64,7 +64,7 @@ def add_speculation_arguments(parser: argparse.ArgumentParser) -> None:
         "--drafter",
         metavar="NAME",
         help="the model that drafts: positive, negative, or positive:2 of the second pair (default: the first"
-        " positive). Another drafter draws other samples, as no drafter does; K changes the speed alone",
+        " positive). At a temperature another drafter, or none, gives other samples; K changes the speed alone",
     )
 
 
