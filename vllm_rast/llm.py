@@ -53,7 +53,7 @@ class RastLLM(LLM):
         pairs: Sequence[ModelPair] = (),
         check_tokenizers: bool = True,
         trace: bool = False,
-        speculate: int = 0,
+        speculate: int | str = 0,
         drafter: str = DRAFTER,
         **options: Any,
     ) -> None:

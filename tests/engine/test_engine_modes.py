@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,22 +101,32 @@ if __name__ == "__main__":
     if ranks > 1:
         from counting import count_gathers, counted
         engine.apply_model(count_gathers)
-    outputs = engine.generate(
-        [{"prompt_token_ids": prompt} for prompt in job["prompts"]],
-        [SamplingParams(temperature=0, max_tokens=24, extra_args={"alpha": alpha}) for alpha in job["alphas"]],
-        use_tqdm=False,
-    )
-    json.dump([list(output.outputs[0].token_ids) for output in outputs], open(sys.argv[2], "w"))
+    answers = []
+    for sampling in job["samplings"]:
+        outputs = engine.generate(
+            [{"prompt_token_ids": prompt} for prompt in job["prompts"]],
+            [SamplingParams(max_tokens=24, extra_args={"alpha": alpha}, **sampling) for alpha in job["alphas"]],
+            use_tqdm=False,
+        )
+        answers.append([list(output.outputs[0].token_ids) for output in outputs])
+    json.dump(answers, open(sys.argv[2], "w"))
     if ranks > 1:
         json.dump(engine.apply_model(counted), open(sys.argv[3], "w"))
 """
+GREEDY = {"temperature": 0}
+SEEDED = {"temperature": 0.7, "seed": 5, "top_p": 0.9}
 
 
 def decode_elsewhere(
-    tmp_path: Path, models: dict[str, str], prompts: list[list[int]], options: dict[str, Any], **env: str
-) -> list[list[int]]:
-    """Decode in a process of its own, whose environment differs."""
-    job = {**models, "options": options, "prompts": prompts, "alphas": ALPHAS}
+    tmp_path: Path,
+    models: dict[str, str],
+    prompts: list[list[int]],
+    options: dict[str, Any],
+    samplings: Sequence[dict[str, Any]] = (GREEDY,),
+    **env: str,
+) -> list[list[list[int]]]:
+    """Decode in a process of its own, whose environment differs: the answers to the prompts for each of `samplings`."""
+    job = {**models, "options": options, "prompts": prompts, "alphas": ALPHAS, "samplings": samplings}
     (tmp_path / "job.json").write_text(json.dumps(job))
     (tmp_path / "decode.py").write_text(SCRIPT)
     command = [
@@ -129,40 +139,64 @@ def decode_elsewhere(
     return json.loads((tmp_path / "answers.json").read_text())
 
 
-def test_two_ranks(tmp_path: Path) -> None:
-    """tensor_parallel_size=2 with engine and workers in processes of their own, as a user has them.
-
-    Vocabularies as Qwen2.5's: 152,064 rows are cut into 2 x 76,032, 151,936 into 2 x 75,968, so a small model's slices
-    are cut again; ids of the tokenizer lie in both. A step gathers once.
-    """
+@pytest.fixture(scope="module")
+def wide_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Vocabularies as Qwen2.5's: 152,064 rows are cut into 2 x 76,032, 151,936 into 2 x 75,968, so a small model's
+    slices are cut again; ids of the tokenizer lie in both."""
+    folder = tmp_path_factory.mktemp("wide")
     words = ["<pad>", "<eos>", "<unk>"] + [f"w{i}" for i in range(151_662)]
     small = {"words": words, "vocab": 151_936}
-    models = {
-        "base": make_model(tmp_path / "base", 1, words=words, vocab=152_064),
-        "positive": make_model(tmp_path / "positive", 2, architecture="llama", layers=1, **small),
-        "negative": make_model(tmp_path / "negative", 3, **small),
+    return {
+        "base": make_model(folder / "base", 1, words=words, vocab=152_064),
+        "positive": make_model(folder / "positive", 2, architecture="llama", layers=1, **small),
+        "negative": make_model(folder / "negative", 3, **small),
     }
+
+
+TWO_RANKS = {"tensor_parallel_size": 2, "enforce_eager": True}
+TWO_RANKS_ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "1",
+    "VLLM_ALLOW_INSECURE_SERIALIZATION": "1",  # for the functions that count
+    "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "helpers")]),
+}
+
+
+def test_two_ranks(tmp_path: Path, wide_models: dict[str, str]) -> None:
+    """tensor_parallel_size=2 with engine and workers in processes of their own, as a user has them. A step gathers
+    once."""
     prompts = make_prompts(len(ALPHAS), seed=32)
-    answers = decode_elsewhere(
-        tmp_path,
-        models,
-        prompts,
-        {"tensor_parallel_size": 2, "enforce_eager": True},
-        VLLM_ENABLE_V1_MULTIPROCESSING="1",
-        VLLM_ALLOW_INSECURE_SERIALIZATION="1",  # for the functions that count
-        PYTHONPATH=str(ROOT / "tests" / "helpers"),
-    )
-    mixed = ReferenceLLM(RastConfig.build(models["base"], models["positive"], models["negative"]))
+    (answers,) = decode_elsewhere(tmp_path, wide_models, prompts, TWO_RANKS, **TWO_RANKS_ENVIRONMENT)
+    mixed = ReferenceLLM(RastConfig.build(wide_models["base"], wide_models["positive"], wide_models["negative"]))
     assert answers == expected(mixed, prompts, ALPHAS)
     chosen = {token for answer in answers[:4] for token in answer}
     assert min(chosen) < 75_968 and max(chosen) > 76_032, "one rank's slice was never chosen from"
-    for steps, gathers in json.loads((tmp_path / "gathers.json").read_text()):
-        assert 0 < gathers == steps
+    for counts in json.loads((tmp_path / "gathers.json").read_text()):
+        assert 0 < counts["gathers"] == counts["compute_logits"]
+
+
+def test_two_ranks_that_draft(tmp_path: Path, wide_models: dict[str, str]) -> None:
+    """Both ranks draft the same, as many as the first says, whatever their times; one gather for each pass.
+
+    Samples are those of one rank.
+    """
+    prompts = make_prompts(len(ALPHAS), seed=32)
+    samplings = [GREEDY, SEEDED]
+    alone, mixed = tmp_path / "alone", ReferenceLLM(RastConfig.build(*wide_models.values()))
+    alone.mkdir()
+    one = decode_elsewhere(alone, wide_models, prompts, {"enforce_eager": True, "speculate": 1}, samplings)
+    two = decode_elsewhere(
+        tmp_path, wide_models, prompts, {**TWO_RANKS, "speculate": "auto"}, samplings, **TWO_RANKS_ENVIRONMENT
+    )
+    assert one[0] == two[0] == expected(mixed, prompts, ALPHAS)
+    assert one[1] == two[1] != one[0]
+    first, second = json.loads((tmp_path / "gathers.json").read_text())
+    assert first == second and first["draft"] > 0
+    assert first["gathers"] == first["compute_logits"] + first["draft"]
 
 
 def test_compiled(tmp_path: Path, random_models: dict[str, str], config: RastConfig) -> None:
     prompts = make_prompts(len(ALPHAS), seed=33)
-    answers = decode_elsewhere(
+    (answers,) = decode_elsewhere(
         tmp_path, random_models, prompts, {"enforce_eager": False}, VLLM_CACHE_ROOT=str(tmp_path / "cache")
     )
     assert answers == expected(ReferenceLLM(config), prompts, ALPHAS)

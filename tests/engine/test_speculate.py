@@ -17,6 +17,7 @@ from vllm.sampling_params import StructuredOutputsParams
 
 from vllm_rast import ModelPair, RastConfig
 from vllm_rast.engine.shared_drafter import SharedDrafter
+from vllm_rast.engine.verifier import Verifier
 from vllm_rast.reference import ReferenceLLM
 
 K = 3
@@ -225,6 +226,40 @@ def test_a_wrong_number_of_drafts_is_refused(engine: Any, wanted: Any) -> None:
 def test_what_vllm_has_not_made_work_with_drafts_is_refused(engine: Any, options: dict[str, Any]) -> None:
     with pytest.raises(VLLMValidationError, match="min_p and logit_bias"):
         engine.generate("w1", params(1, **options), use_tqdm=False)
+
+
+def test_a_number_that_changes_at_every_step(
+    start_engine: Callable[..., Any],
+    engine: Any,
+    models: dict[str, str],
+    reference: ReferenceLLM,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As "auto" chooses it from measured times, and any other numbers. No step without drafts copies its logits."""
+    whole = engine
+    engine = start_engine(**models, speculate="auto", disable_log_stats=False)
+    prompts = make_prompts(len(ALPHAS), seed=82)
+    samples = decode(whole, prompts, ALPHAS, **SEEDED)
+    assert decode(engine, prompts, ALPHAS) == expected(reference, prompts, ALPHAS)
+    assert decode(engine, prompts, ALPHAS, **SEEDED) == samples
+    schedule = runner_of(engine).rejection_sampler.schedule
+    assert drafts(engine)[0].any(), "what was never measured is tried"
+    assert schedule.passes.points and schedule.drafts.points and any(schedule.drafted)
+    numbers = np.random.default_rng(1)
+    monkeypatch.setattr(schedule, "choose", lambda *_: int(numbers.integers(0, 4)))
+    before = drafts(engine)
+    assert decode(engine, prompts, ALPHAS) == expected(reference, prompts, ALPHAS)
+    assert decode(engine, prompts, ALPHAS, **SEEDED) == samples
+    assert (drafts(engine) - before)[1, :3].all()
+
+    def not_called(*_: Any, **__: Any) -> None:
+        raise AssertionError("a step without drafts")
+
+    monkeypatch.setattr(schedule, "choose", lambda *_: 0)
+    monkeypatch.setattr(SharedDrafter, "draft", not_called)
+    monkeypatch.setattr(Verifier, "forward", not_called)
+    assert decode(engine, prompts, ALPHAS) == expected(reference, prompts, ALPHAS)
+    assert decode(engine, prompts, ALPHAS, **SEEDED) == samples
 
 
 def test_chunks_and_preemption(

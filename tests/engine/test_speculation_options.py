@@ -12,7 +12,7 @@ from vllm_rast import ModelPair, RastConfig, UserError
 from vllm_rast.engine.members import member_model_configs, rast_config
 from vllm_rast.engine.memory import memory_plan
 from vllm_rast.engine.speculation import check_features
-from vllm_rast.mix.speculation import drafter_column
+from vllm_rast.mix.speculation import AUTO_DRAFTS, drafter_column
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,14 @@ def test_additional_config_alone_is_enough(random_models: dict[str, str], rast: 
         assert plain.speculative_config is None
 
 
-@pytest.mark.parametrize("speculate", [-1, 17, True, 1.5, "three", "auto", None, [1]])
+def test_auto_keeps_room_for_as_many_as_it_may_choose(random_models: dict[str, str], rast: dict[str, Any]) -> None:
+    config = engine_config(random_models["base"], {**rast, "speculate": "auto"})
+    assert config.num_speculative_tokens == config.num_lookahead_tokens == AUTO_DRAFTS
+    mix = rast_config(config)
+    assert mix is not None and mix.speculate == "auto" and mix.most_drafts == AUTO_DRAFTS
+
+
+@pytest.mark.parametrize("speculate", [-1, 17, True, 1.5, "three", "Auto", None, [1]])
 def test_a_wrong_number(random_models: dict[str, str], rast: dict[str, Any], speculate: Any) -> None:
     assert refused(random_models["base"], {**rast, "speculate": speculate}).startswith("speculate: expected an integer")
 
@@ -44,7 +51,6 @@ def test_a_wrong_number(random_models: dict[str, str], rast: dict[str, Any], spe
     [
         ({"speculative_config": {"method": "ngram", "num_speculative_tokens": 2}}, "speculative_config"),
         ({"spec_tokens": 2}, "spec_tokens"),
-        ({"tensor_parallel_size": 2}, "tensor_parallel_size"),
         ({"data_parallel_size": 2}, "data_parallel_size"),
         ({"async_scheduling": True}, "async_scheduling"),
     ],

@@ -6,22 +6,23 @@ from typing import Any
 
 
 def count_gathers(model: Any) -> None:
-    """From now on the model counts [steps that compute logits, gathers of logits]."""
+    """From now on the model counts its passes, those of its drafter, and gathers of logits."""
     from vllm.model_executor.layers import logits_processor
 
-    counts = model.counts = [0, 0]
+    counts = model.counts = {"compute_logits": 0, "draft": 0, "gathers": 0}
 
-    def counting(function: Any, place: int) -> Any:
+    def counting(function: Any, name: str) -> Any:
         def wrapped(*args: Any) -> Any:
-            counts[place] += 1
+            counts[name] += 1
             return function(*args)
 
         return wrapped
 
-    model.compute_logits = counting(model.compute_logits, 0)
+    for name in ("compute_logits", "draft"):
+        setattr(model, name, counting(getattr(model, name), name))
     for name in ("tensor_model_parallel_gather", "tensor_model_parallel_all_gather"):  # a platform has one of the two
-        setattr(logits_processor, name, counting(getattr(logits_processor, name), 1))
+        setattr(logits_processor, name, counting(getattr(logits_processor, name), "gathers"))
 
 
-def counted(model: Any) -> list[int]:
+def counted(model: Any) -> dict[str, int]:
     return model.counts

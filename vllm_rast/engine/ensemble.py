@@ -59,6 +59,7 @@ class Ensemble(nn.Module):
         self.one_gather = OneGather(members) if OneGather.fits(members) else None
         self.trace_sums = TraceSums(device) if config.trace else None
         self.draft_column = drafter_column(config) if config.speculate else None
+        self.keeps_draft_logits = False  # the V1 runner says so for a step whose samples need them
         self.draft_logits: torch.Tensor | None = None  # the drafter's, of the rows that were mixed last
 
     def embed_input_ids(self, input_ids: torch.Tensor) -> torch.Tensor:
@@ -102,6 +103,7 @@ class Ensemble(nn.Module):
 
         The difference is taken between float32 logits: bfloat16 logits near 20 are 0.125 apart.
         """
+        self.draft_logits = None
         *hidden, carried = rows.split([*self.widths, rows.shape[-1] - sum(self.widths)], dim=-1)
         weights = carried.contiguous().view(torch.float32)
         heads = [self.head(column, states) for column, states in enumerate(hidden)]
@@ -112,7 +114,18 @@ class Ensemble(nn.Module):
             mixed = self.trace_sums.combine(logits, weights, self.one_gather)
         else:
             mixed = combine_logits(logits, weights, out=logits[0] if logits[0].dtype == torch.float32 else None)
-        return mixed if self.one_gather is None else self.one_gather(mixed)
+        return mixed if self.one_gather is None else self.gather(mixed)
+
+    def gather(self, mixed: torch.Tensor) -> torch.Tensor | None:
+        """Every rank's slices of the mixed logits, and in the same gather of the drafter's, if those are kept."""
+        assert self.one_gather is not None
+        if self.draft_logits is None:
+            return self.one_gather(mixed)
+        whole = self.one_gather(torch.cat([mixed, self.draft_logits]))
+        if whole is None:
+            return None
+        whole, self.draft_logits = whole.split(len(mixed))
+        return whole
 
     def head(self, column: int, hidden: torch.Tensor) -> torch.Tensor | None:
         """One model's logits, [num_rows, its vocabulary], or this rank's slice of them if slices are combined.
@@ -121,7 +134,7 @@ class Ensemble(nn.Module):
         """
         if self.active[column]:
             logits = self.members[column].compute_logits(hidden.contiguous())
-            if column == self.draft_column:
+            if column == self.draft_column and self.keeps_draft_logits:
                 self.draft_logits = logits
         else:
             width = self.vocab_sizes[column] if self.one_gather is None else self.one_gather.width
@@ -136,10 +149,11 @@ class Ensemble(nn.Module):
         column = self.draft_column
         assert column is not None
         hidden = self.members[column](self.known_ids(input_ids, column), positions)
-        return self.draft_ids(self.members[column].compute_logits(hidden))
+        logits = self.members[column].compute_logits(hidden)
+        return self.draft_ids(logits if self.one_gather is None else self.one_gather(logits))
 
     def take_draft_logits(self) -> torch.Tensor | None:
-        """The drafter's logits of the rows that were mixed last, [num_rows, ids]; None if it was idle."""
+        """The drafter's logits of the rows that were mixed last, [num_rows, ids]; None if none were kept."""
         logits, self.draft_logits = self.draft_logits, None
         return None if logits is None else self.draft_ids(logits)
 

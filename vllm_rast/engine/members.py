@@ -11,7 +11,7 @@ from vllm.platforms import current_platform
 from vllm_rast.errors import UserError, shown
 from vllm_rast.mix.alpha import plain_alpha
 from vllm_rast.mix.config import RastConfig
-from vllm_rast.mix.speculation import check_speculate
+from vllm_rast.mix.speculation import check_drafts
 
 
 def rast_config(vllm_config: VllmConfig) -> RastConfig | None:
@@ -68,7 +68,7 @@ def normalise_speculate(params: Any, most: int) -> int:
         return most
     if not most and wanted != 0:
         raise UserError("speculate: this engine makes no drafts; start it with speculate, or leave it out")
-    drafts = check_speculate(wanted, most=most)
+    drafts = check_drafts(wanted, "speculate", most)
     params.extra_args = {**params.extra_args, "speculate": drafts}
     return drafts
 

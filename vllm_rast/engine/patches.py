@@ -27,7 +27,7 @@ from vllm_rast.engine.speculation import ask_for_drafts
 from vllm_rast.errors import UserError
 from vllm_rast.kernels.select import prepare
 from vllm_rast.mix.alpha import parse_alpha
-from vllm_rast.mix.speculation import check_speculate
+from vllm_rast.mix.speculation import check_speculate, most_drafts
 
 
 class RequestError(VLLMValidationError, UserError):
@@ -85,7 +85,7 @@ def drafting(engine_args: EngineArgs) -> Iterator[None]:
     rast: Any = engine_args.additional_config["rast"]
     speculates = isinstance(rast, dict) and rast.get("speculate", 0) != 0
     if speculates:
-        engine_args.speculative_config = ask_for_drafts(engine_args, check_speculate(rast["speculate"]))
+        engine_args.speculative_config = ask_for_drafts(engine_args, most_drafts(check_speculate(rast["speculate"])))
     try:
         yield
     finally:
@@ -113,7 +113,7 @@ def checking_requests(process_inputs: Any) -> Any:
         try:
             schedule = parse_alpha(config, normalise_alpha(params))
             check_allowed(config, self.vllm_config, params, schedule.used)
-            normalise_speculate(params, config.speculate)
+            normalise_speculate(params, config.most_drafts)
         except UserError as error:
             raise RequestError(str(error)) from None
         request = process_inputs(self, request_id, prompt, params, *args, **kwargs)

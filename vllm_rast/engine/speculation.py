@@ -14,7 +14,7 @@ from vllm_rast.mix.config import RastConfig
 VLLM_OPTIONS = ("speculative_config", "spec_method", "spec_model", "spec_tokens")
 
 
-def ask_for_drafts(engine_args: Any, speculate: int) -> dict[str, Any]:
+def ask_for_drafts(engine_args: Any, most: int) -> dict[str, Any]:
     """What vLLM is told while it completes its configuration; raises UserError if it was told something else before.
 
     Its n-gram method needs no model, so that nothing about one is read or checked; `share_drafter` names ours later.
@@ -24,7 +24,7 @@ def ask_for_drafts(engine_args: Any, speculate: int) -> dict[str, Any]:
             raise UserError(f"speculate: the mix's own drafts do not go with {option}; leave one of the two out")
     if engine_args.async_scheduling:
         raise UserError("speculate: drafts are counted on the host, so async_scheduling cannot be on; leave it out")
-    return {"method": "ngram", "num_speculative_tokens": speculate}
+    return {"method": "ngram", "num_speculative_tokens": most}
 
 
 def share_drafter(vllm_config: VllmConfig, config: RastConfig, members: Sequence[ModelConfig]) -> None:
@@ -36,7 +36,7 @@ def share_drafter(vllm_config: VllmConfig, config: RastConfig, members: Sequence
     speculative.method = "draft_model"
     # One number for every size of a batch: it keeps the scheduler from padding requests with drafts that nobody made.
     speculative.num_speculative_tokens_per_batch_size = [
-        (1, vllm_config.scheduler_config.max_num_seqs, config.speculate)
+        (1, vllm_config.scheduler_config.max_num_seqs, config.most_drafts)
     ]
 
 
@@ -47,7 +47,6 @@ def check_features(vllm_config: VllmConfig, members: Sequence[ModelConfig]) -> N
     refused = [
         (vllm_config.use_v2_model_runner, "the V2 model runner", "set VLLM_USE_V2_MODEL_RUNNER=0"),
         (not current_platform.is_cpu(), "this device", "speculate on a CPU, or leave it out"),
-        (parallel.tensor_parallel_size > 1, "tensor_parallel_size", "leave it at 1"),
         (parallel.data_parallel_size > 1, "data_parallel_size", "start one engine for each rank"),
         (parallel.decode_context_parallel_size > 1, "decode_context_parallel_size", "leave it at 1"),
         (vllm_config.kv_transfer_config is not None, "kv_transfer_config", "leave it out"),

@@ -9,9 +9,12 @@ import numpy as np
 import torch
 from vllm.v1.worker import gpu_model_runner
 
+from vllm_rast.engine.draft_pace import DraftPace
 from vllm_rast.engine.members import rast_config
 from vllm_rast.engine.shared_drafter import Drafted, SharedDrafter
 from vllm_rast.engine.verifier import CoupledSampler, Step, Verifier
+from vllm_rast.mix.draft_schedule import DraftSchedule
+from vllm_rast.mix.speculation import AUTO
 
 MAX_SEED = 1 << 63
 
@@ -28,20 +31,31 @@ class SpeculatingMixin:
 
     def __init__(self, vllm_config: Any, device: torch.device) -> None:
         config = rast_config(vllm_config)
-        self._drafts = 0 if config is None else config.speculate
+        self._drafts = 0 if config is None else config.most_drafts
         if not self._drafts:
             super().__init__(vllm_config, device)  # type: ignore[call-arg]
             return
+        assert config is not None
         with patch.object(gpu_model_runner, "DraftModelProposer", SharedDrafter):
             super().__init__(vllm_config, device)  # type: ignore[call-arg]
         self.sampler: Any
         self.sampler.topk_topp_sampler = CoupledSampler(self.sampler.topk_topp_sampler)
-        self.rejection_sampler = Verifier(self.sampler, self._drafts)
+        schedule = DraftSchedule(self._drafts) if config.speculate == AUTO else None
+        self.rejection_sampler = Verifier(self.sampler, self._drafts, schedule)
+        self._pace = DraftPace(self._drafts, schedule)
         self._seeds: dict[str, int] = {}
+
+    def _prepare_inputs(self, *args: Any, **kwargs: Any) -> Any:
+        if self._drafts:
+            sampled = not self.input_batch.sampling_metadata.all_greedy
+            self.get_model().keeps_draft_logits = sampled  # type: ignore[attr-defined]
+        return super()._prepare_inputs(*args, **kwargs)  # type: ignore[misc]
 
     def _sample(self, logits: Any, spec_decode_metadata: Any) -> Any:
         if not self._drafts:
             return super()._sample(logits, spec_decode_metadata)  # type: ignore[misc]
+        if not any(spec_decode_metadata.num_draft_tokens):
+            spec_decode_metadata = None  # nothing to verify: without a copy of all logits
         self.sampler.topk_topp_sampler.step = self.step(spec_decode_metadata)
         try:
             return super()._sample(logits, spec_decode_metadata)  # type: ignore[misc]
@@ -56,8 +70,6 @@ class SpeculatingMixin:
         if spec_decode_metadata is not None:
             num_drafts[:] = spec_decode_metadata.num_draft_tokens
         draft_logits = self.get_model().take_draft_logits()  # type: ignore[attr-defined]
-        if metadata.all_greedy:
-            draft_logits = None
         coupled = np.zeros(len(req_ids), dtype=bool)
         if draft_logits is not None:
             coupled = self.drafts(req_ids) & (metadata.temperature > 0).numpy()
@@ -117,14 +129,21 @@ class SpeculatingMixin:
                 slot_mappings,
             )
         requests = self.drafting(sampled_token_ids.tolist(), sampling_metadata)
-        self.drafter.draft(requests, common_attn_metadata.block_table_tensor)
+        scheduled = scheduler_output.scheduled_spec_decode_tokens.values()
+        rows = scheduler_output.total_num_scheduled_tokens
+        most = self._pace.choose(self.input_batch.req_ids, rows, sum(map(len, scheduled)), len(requests))
+        for one in requests:
+            one.count = min(one.count, most)
+        if most:
+            self.drafter.draft(requests, common_attn_metadata.block_table_tensor)
+        self._pace.note([one.count for one in requests if one.count])
         tokens: list[list[int]] = [[] for _ in self.input_batch.req_ids]
         for one in requests:
             tokens[one.row] = one.tokens
         return tokens
 
     def drafting(self, sampled: list[list[int]], sampling_metadata: Any) -> list[Drafted]:
-        """The requests that draft after this step, each as many tokens as it can still use."""
+        """The requests that can draft after this step, each as many tokens as it can still use."""
         req_ids = self.input_batch.req_ids
         drafts, seeds = self.drafts(req_ids), self.seeds(req_ids)
         unfinished = self.discard_request_mask.np[: len(req_ids)]

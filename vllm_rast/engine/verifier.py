@@ -14,6 +14,7 @@ from vllm.v1.sample.ops.topk_topp_sampler import apply_top_k_top_p
 from vllm.v1.sample.rejection_sampler import PLACEHOLDER_TOKEN_ID, RejectionSampler
 
 from vllm_rast.engine.coupling import draw_coupled
+from vllm_rast.mix.draft_schedule import DraftSchedule
 
 
 @dataclass
@@ -85,10 +86,12 @@ class Verifier(RejectionSampler):
     """Finds the token at each drafted position as it would be without drafts, and keeps drafts as far as they agree.
 
     drafted, accepted: how many drafts there were so far at each place behind the last certain token, [most drafts].
+    schedule: is told of every request's drafts, if there is one.
     """
 
-    def __init__(self, sampler: Any, most: int) -> None:
+    def __init__(self, sampler: Any, most: int, schedule: DraftSchedule | None = None) -> None:
         super().__init__(sampler)
+        self.schedule = schedule
         self.drafted = np.zeros(most, dtype=np.int64)
         self.accepted = np.zeros(most, dtype=np.int64)
 
@@ -134,6 +137,8 @@ class Verifier(RejectionSampler):
             output[request, : len(new)] = torch.tensor(new, dtype=torch.int32)
             self.drafted[:count] += 1
             self.accepted[:kept] += 1
+            if self.schedule is not None:
+                self.schedule.note_accepted(count, kept)
             place += count
         return output
 

@@ -10,7 +10,7 @@ from typing import Any
 from vllm_rast.errors import UserError
 from vllm_rast.mix.alpha import check_alpha
 from vllm_rast.mix.model_names import ModelSource, parse_model
-from vllm_rast.mix.speculation import DRAFTER, check_speculate, drafter_column
+from vllm_rast.mix.speculation import DRAFTER, check_speculate, drafter_column, most_drafts
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,8 @@ class RastConfig:
     check_tokenizers: refuse small models whose vocabulary differs from the base's. Turn it off only for
         models that ship no tokenizer and are known to share the base's token ids.
     trace: measure KL(mix || base) of every row that is sampled from, for the server's metrics.
-    speculate: how many tokens the drafter proposes before all models verify them in one pass; 0: none.
+    speculate: how many tokens the drafter proposes before all models verify them in one pass; 0: none, "auto": as many
+        as pay in each step (see `vllm_rast.mix.draft_schedule`).
     drafter: which small model drafts, as a request names a single model ("positive", "positive:2").
     Raises UserError if check_tokenizers or trace is neither true nor false, speculate no such number, or the drafter
     none of the small models.
@@ -80,7 +81,7 @@ class RastConfig:
     load_format: str = "auto"
     check_tokenizers: bool = True
     trace: bool = False
-    speculate: int = 0
+    speculate: int | str = 0
     drafter: str = DRAFTER
     # The models, each once: sources[0] is the base. columns: for each pair the places of its models among them.
     sources: tuple[ModelSource, ...] = field(init=False, repr=False, compare=False)
@@ -139,6 +140,11 @@ class RastConfig:
     def alphas(self) -> tuple[float, ...]:
         """The engine's default alpha of each pair, [num_pairs]."""
         return tuple(pair.alpha for pair in self.pairs)
+
+    @property
+    def most_drafts(self) -> int:
+        """The most tokens that are drafted in a step; 0: none ever."""
+        return most_drafts(self.speculate)
 
     def to_dict(self) -> dict[str, Any]:
         """A plain dictionary, as it travels in vLLM's `additional_config={"rast": ...}` (without the base)."""

@@ -12,14 +12,26 @@ if TYPE_CHECKING:
     from vllm_rast.mix.config import RastConfig
 
 MAX_DRAFTS = 16  # beyond this no share of accepted tokens pays for the rows
+AUTO = "auto"
+AUTO_DRAFTS = 8  # the most that "auto" chooses: slots of the KV cache are kept for as many
 DRAFTER = "positive"
 
 
-def check_speculate(value: object, option: str = "speculate", most: int = MAX_DRAFTS) -> int:
-    """Return a number of drafts. Raises UserError unless it is an integer from 0 (off) to `most`."""
+def check_speculate(value: object, option: str = "speculate") -> int | str:
+    """Return a number of drafts, or "auto". Raises UserError unless it is that or an integer from 0 (off) to 16."""
+    return AUTO if isinstance(value, str) and value == AUTO else check_drafts(value, option, MAX_DRAFTS, ' or "auto"')
+
+
+def check_drafts(value: object, option: str, most: int, otherwise: str = "") -> int:
+    """Return a number of drafts. Raises UserError unless it is an integer from 0 to `most`."""
     if isinstance(value, bool) or not isinstance(value, Integral) or not 0 <= int(value) <= most:
-        raise UserError(f"{option}: expected an integer from 0 to {most}, got {shown(value)}")
+        raise UserError(f"{option}: expected an integer from 0 to {most}{otherwise}, got {shown(value)}")
     return int(value)
+
+
+def most_drafts(speculate: int | str) -> int:
+    """The most tokens that are drafted in a step."""
+    return AUTO_DRAFTS if speculate == AUTO else int(speculate)
 
 
 def drafter_column(config: RastConfig) -> int:
