@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from greedy import MAX_TOKENS, SCHEDULES, decode, expected, make_prompts, params
-from random_models import NUM_TOKENS
+from random_models import NUM_TOKENS, make_model, quantise
 from v1 import counters, drafts, runner_of
 from vllm import SamplingParams
 from vllm.exceptions import VLLMValidationError
@@ -160,6 +161,8 @@ def test_up_to_the_last_place(engine: Any, without: Any) -> None:
     assert (drafts(engine) - before).sum() > 100
 
 
+# The test's tokens have no space between them.
+CHOICES = ["w1w2w3w4w5w6w7", "w1w2w9w4w4", "w3w1w1w2"]
 REQUESTS: list[dict[str, Any]] = [
     {"logprobs": 3},
     {"prompt_logprobs": 2},
@@ -169,12 +172,13 @@ REQUESTS: list[dict[str, Any]] = [
     {"bad_words": ["w5 w6", "w12"]},
     {"min_tokens": 20, "stop_token_ids": list(range(3, 60))},
     {"allowed_token_ids": list(range(3, 20))},
-    {"structured_outputs": StructuredOutputsParams(choice=["w1 w2 w3 w4 w5 w6 w7", "w1 w2 w9 w4 w4", "w3 w1 w1 w2"])},
+    {"structured_outputs": StructuredOutputsParams(choice=CHOICES)},
     {"top_p": 0.3},
     {"top_k": 2},
     {"max_tokens": 1},
     {"max_tokens": 2},
 ]
+CHOSEN = next(i for i, options in enumerate(REQUESTS) if "structured_outputs" in options)
 
 
 def test_every_kind_of_request_beside_every_other(engine: Any, without: Any) -> None:
@@ -184,6 +188,7 @@ def test_every_kind_of_request_beside_every_other(engine: Any, without: Any) -> 
     for one in (engine, without):
         outputs = one.generate(requests, [params(1, **options) for options in REQUESTS], use_tqdm=False)
         both.append(outputs)
+        assert outputs[CHOSEN].outputs[0].text in CHOICES
     for mine, theirs in zip(*both, strict=True):
         assert mine.outputs[0].token_ids == theirs.outputs[0].token_ids
         assert mine.outputs[0].stop_reason == theirs.outputs[0].stop_reason
@@ -193,6 +198,44 @@ def test_every_kind_of_request_beside_every_other(engine: Any, without: Any) -> 
     ):
         for a, b in zip(mine, theirs, strict=True):
             assert {k: v.logprob for k, v in a.items()} == pytest.approx({k: v.logprob for k, v in b.items()}, abs=2e-4)
+
+
+@pytest.mark.parametrize("mode", ["raw_logprobs", "processed_logprobs"])
+def test_every_kind_of_request_samples_the_same_without_drafts(
+    start_engine: Callable[..., Any], engine: Any, models: dict[str, str], mode: str
+) -> None:
+    """What comes after accepted drafts and what comes at drafted places has the same rules and logprobs."""
+    if mode != "raw_logprobs":
+        engine = start_engine(**models, speculate=K, logprobs_mode=mode)
+    prompts = make_prompts(len(REQUESTS), seed=83, shortest=10)
+    requests = [{"prompt_token_ids": prompt} for prompt in prompts]
+    both = []
+    for wanted in (None, 0):
+        every = [params(1, **{"temperature": 0.8, "seed": 5, "logprobs": 2, **options}) for options in REQUESTS]
+        for one in every:
+            one.extra_args["speculate"] = wanted
+        before = drafts(engine)
+        both.append(engine.generate(requests, every, use_tqdm=False))
+        assert (drafts(engine) - before)[1].any() == (wanted is None)
+        assert both[-1][CHOSEN].outputs[0].text in CHOICES
+    for mine, theirs in zip(*both, strict=True):
+        assert mine.outputs[0].token_ids == theirs.outputs[0].token_ids
+        for a, b in zip(mine.outputs[0].logprobs, theirs.outputs[0].logprobs, strict=True):
+            assert {k: v.logprob for k, v in a.items()} == pytest.approx({k: v.logprob for k, v in b.items()}, abs=2e-4)
+
+
+@pytest.mark.skipif(torch.cpu._is_amx_tile_supported(), reason="vLLM's 8-bit product has no float32 with AMX")
+def test_a_quantised_drafter(start_engine: Callable[..., Any], random_models: dict[str, str], tmp_path: Path) -> None:
+    small = quantise(make_model(tmp_path / "small", 7, architecture="llama", vocab=98))
+    prompts = make_prompts(4, seed=84)
+    alphas = [1, 0.5, "positive", "base"]
+    answers = []
+    for options in ({"speculate": K}, {}):
+        engine = start_engine(random_models["base"], positive=small, negative=random_models["negative"], **options)
+        answers.append(decode(engine, prompts, alphas))
+        if options:
+            assert drafts(engine)[1].all()
+    assert answers[0] == answers[1]
 
 
 def test_fewer_drafts_for_one_request(engine: Any, reference: ReferenceLLM) -> None:
