@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from itertools import tee
+from typing import Any, NamedTuple
 
+import numpy as np
 from vllm import LLM, RequestOutput, SamplingParams
 
 from vllm_rast.engine.children import watched_children
 from vllm_rast.engine.names import LOAD_FORMAT, WORKER_CLS
 from vllm_rast.engine.plugin import register
+from vllm_rast.engine.requests import trace_params
 from vllm_rast.errors import UserError
+from vllm_rast.kernels.token_trace import trace_columns
+from vllm_rast.mix.alpha import Alpha
 from vllm_rast.mix.config import ModelPair, RastConfig
 from vllm_rast.mix.speculation import DRAFTER
+
+
+class Answer(NamedTuple):
+    """A given answer to be read: the ids of its prompt and its own, and the mix that reads it (see RastLLM)."""
+
+    prompt_ids: Sequence[int]
+    answer_ids: Sequence[int]
+    alpha: Alpha | None = None
 
 
 class RastLLM(LLM):
@@ -24,7 +37,7 @@ class RastLLM(LLM):
         alpha: the default for requests that say nothing: one number, or one for each pair. None keeps the pairs' own
             (1.0 for the first pair).
         pairs: further pairs, each with an alpha of its own.
-        check_tokenizers, trace, speculate, drafter: see RastConfig.
+        check_tokenizers, trace, speculate, drafter, ceiling, token_traces: see RastConfig.
         options: everything else that `vllm.LLM` takes.
 
     A request chooses its own weights with `SamplingParams(extra_args={"alpha": ...})`: a number for all pairs, a list
@@ -55,6 +68,8 @@ class RastLLM(LLM):
         trace: bool = False,
         speculate: int | str = 0,
         drafter: str = DRAFTER,
+        ceiling: str | None = None,
+        token_traces: bool = False,
         **options: Any,
     ) -> None:
         register()
@@ -72,6 +87,8 @@ class RastLLM(LLM):
             trace=trace,
             speculate=speculate,
             drafter=drafter,
+            ceiling=ceiling,
+            token_traces=token_traces,
         )
         base = self.rast_config.sources[0]
         if base.revision is not None:
@@ -122,6 +139,40 @@ class RastLLM(LLM):
         finally:
             if places:
                 self.llm_engine.abort_request([internal for _, internal in places.values()], internal=True)
+
+    @property
+    def trace_columns(self) -> list[str]:
+        """The names of the columns of `trace_answers`; `vllm_rast.kernels.token_trace` says what each means."""
+        return trace_columns(self.rast_config)
+
+    def trace_answers(
+        self, answers: Iterable[Answer], *, max_queued: int | None = None
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Read given answers with all models, prompt and answer in one prefill, and yield (place of the answer, its
+        numbers) as soon as each is finished. Nothing is decoded, and nothing is read from the prefix cache.
+
+        The numbers are [num_answer_tokens, len(trace_columns)] in float32. Raises UserError if the engine was started
+        without token_traces, or an answer is empty.
+        """
+        if not self.rast_config.token_traces:
+            raise UserError("token_traces: this engine keeps none; start it with token_traces=True")
+        prompts, requests = tee(answers)
+        outputs = self.stream(
+            ({"prompt_token_ids": [*one.prompt_ids, *one.answer_ids[:-1]]} for one in prompts),
+            (trace_request_of(key, one) for key, one in enumerate(requests)),
+            max_queued=max_queued,
+        )
+        width = len(self.trace_columns)
+        for _ in outputs:
+            ranks = self.collective_rpc("rast_token_traces")
+            for key, numbers in next((some for some in ranks if some), ()):
+                yield key, np.frombuffer(numbers, dtype=np.float32).reshape(-1, width)
+
+
+def trace_request_of(key: int, answer: Answer) -> SamplingParams:
+    if not len(answer.answer_ids) or not len(answer.prompt_ids):
+        raise UserError(f"answers[{key}]: a prompt and an answer need a token each; leave empty ones out")
+    return trace_params(key, len(answer.prompt_ids), int(answer.answer_ids[-1]), answer.alpha)
 
 
 def pair_up(

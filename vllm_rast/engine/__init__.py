@@ -28,6 +28,10 @@ What is used, and where (`tests/engine/test_vllm_contract.py` checks every name)
 - `worker`: `worker_cls`; the GPU worker's `_make_model_runner` and the CPU worker's `CPUModelRunner` name; after
   `compile_or_warm_up_model` the sums of `divergence` begin, which `collective_rpc("rast_trace")` reads.
 - `divergence`: gathers what each rank has of it with `tensor_model_parallel_all_gather`.
+- `token_traces`: reads a step's rows where V1 computes prompt logprobs, `GPUModelRunner._get_prompt_logprobs_dict`, by
+  `query_start_loc`, `input_batch.req_id_to_index` and each request's `num_computed_tokens` and `prompt_token_ids`;
+  `SamplingParams.skip_reading_prefix_cache` keeps the cache from hiding rows. `collective_rpc("rast_token_traces")`
+  takes what is finished.
 - `patches`: two functions of vLLM are wrapped, because no public hook exists: `EngineArgs.create_engine_config`
   (checks before anything loads) and `InputProcessor.process_inputs` (checks of a request in the front end).
 - `serialization`: `MsgpackEncoder`, which writes every request for the engine's process.

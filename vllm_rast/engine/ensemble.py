@@ -13,6 +13,7 @@ from vllm.tokenizers import cached_tokenizer_from_config
 from vllm_rast.engine.divergence import TraceSums
 from vllm_rast.engine.gather import OneGather
 from vllm_rast.engine.heads import use_float32_head, use_wide_linears
+from vllm_rast.engine.token_traces import TokenTraces
 from vllm_rast.kernels.combine import combine_logits
 from vllm_rast.mix.alpha import weight_row
 from vllm_rast.mix.config import RastConfig
@@ -61,6 +62,7 @@ class Ensemble(nn.Module):
         self.draft_column = drafter_column(config) if config.speculate else None
         self.keeps_draft_logits = False  # the V1 runner says so for a step whose samples need them
         self.draft_logits: torch.Tensor | None = None  # the drafter's, of the rows that were mixed last
+        self.token_traces = TokenTraces(config) if config.token_traces else None
 
     def embed_input_ids(self, input_ids: torch.Tensor) -> torch.Tensor:
         return self.members[0].embed_input_ids(input_ids)
@@ -104,8 +106,7 @@ class Ensemble(nn.Module):
         The difference is taken between float32 logits: bfloat16 logits near 20 are 0.125 apart.
         """
         self.draft_logits = None
-        *hidden, carried = rows.split([*self.widths, rows.shape[-1] - sum(self.widths)], dim=-1)
-        weights = carried.contiguous().view(torch.float32)
+        hidden, weights = self.split(rows)
         heads = [self.head(column, states) for column, states in enumerate(hidden)]
         logits = [some for some in heads if some is not None]
         if len(logits) < len(heads):
@@ -127,6 +128,28 @@ class Ensemble(nn.Module):
         whole, self.draft_logits = whole.split(len(mixed))
         return whole
 
+    def split(self, rows: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Each model's hidden states and the weights, [num_rows, num_models] in float32."""
+        *hidden, carried = rows.split([*self.widths, rows.shape[-1] - sum(self.widths)], dim=-1)
+        return hidden, carried.contiguous().view(torch.float32)
+
+    def every_logits(self, rows: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor] | None:
+        """Each model's whole logits, [num_rows, the ids it has], and the weights; None on ranks that do not sample."""
+        hidden, weights = self.split(rows)
+        every = [
+            member.compute_logits(states.contiguous()) for member, states in zip(self.members, hidden, strict=True)
+        ]
+        if self.one_gather is not None:
+            every = [self.one_gather(some) for some in every]
+        logits = [some for some in every if some is not None]
+        if len(logits) < len(every):
+            return None
+        return [logits[0], *(some[:, : self.ids(column)] for column, some in enumerate(logits[1:], 1))], weights
+
+    def ids(self, column: int) -> int:
+        """How many ids count of a small model: those of the tokenizer, as far as it has them."""
+        return self.vocab_sizes[column] if self.num_ids is None else min(self.num_ids, self.vocab_sizes[column])
+
     def head(self, column: int, hidden: torch.Tensor) -> torch.Tensor | None:
         """One model's logits, [num_rows, its vocabulary], or this rank's slice of them if slices are combined.
 
@@ -141,7 +164,7 @@ class Ensemble(nn.Module):
             logits = self.unread(hidden.shape[0], width, torch.float32)
         if logits is None or column == 0:
             return logits
-        ids = self.vocab_sizes[column] if self.num_ids is None else min(self.num_ids, self.vocab_sizes[column])
+        ids = self.ids(column)
         return logits[:, : ids if self.one_gather is None else self.one_gather.known(ids)]
 
     def draft(self, input_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:

@@ -24,6 +24,7 @@ from vllm_rast.engine.names import LOAD_FORMAT, WORKER_CLS
 from vllm_rast.engine.requests import check_allowed
 from vllm_rast.engine.serialization import unwritable_field
 from vllm_rast.engine.speculation import ask_for_drafts
+from vllm_rast.engine.token_traces import FIELD, check_trace
 from vllm_rast.errors import UserError
 from vllm_rast.kernels.select import prepare
 from vllm_rast.mix.alpha import parse_alpha
@@ -119,6 +120,14 @@ def checking_requests(process_inputs: Any) -> Any:
         request = process_inputs(self, request_id, prompt, params, *args, **kwargs)
         if (field := unwritable_field(request)) is not None:
             raise RequestError(field, parameter=field.partition(":")[0])
+        if FIELD in (params.extra_args or {}):
+            try:
+                vocab = self.vllm_config.model_config.get_vocab_size()
+                check_trace(config, params, len(request.prompt_token_ids or ()), vocab)
+            except UserError as error:
+                raise RequestError(str(error)) from None
+            # A cached block has no rows to read.
+            request.sampling_params.skip_reading_prefix_cache = True
         if skips_idle_models():
             if request.resumable and not all(schedule.used):
                 raise RequestError(

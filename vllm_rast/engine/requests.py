@@ -31,6 +31,13 @@ def check_allowed(config: RastConfig, vllm_config: VllmConfig, params: Any, used
         )
 
 
+def trace_params(key: int, start: int, last: int, alpha: Any) -> SamplingParams:
+    """Sampling parameters of a request for a token trace; see `vllm_rast.engine.token_traces.TraceRequest`."""
+    asked = {"token_trace": {"key": key, "start": start, "last": last}}
+    extra = asked if alpha is None else {"alpha": alpha, **asked}
+    return final_only(temperature=0, max_tokens=1, detokenize=False, extra_args=extra)
+
+
 def final_only(**options: Any) -> SamplingParams:
     """Sampling parameters of a request that is answered once, when it is finished."""
     return SamplingParams(output_kind=RequestOutputKind.FINAL_ONLY, **options)

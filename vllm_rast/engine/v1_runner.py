@@ -13,6 +13,7 @@ from vllm_rast.engine.ensemble import Ensemble
 from vllm_rast.engine.members import requested_alpha, skips_idle_models
 from vllm_rast.engine.token_rows import stack_points, to_device, write_token_rows
 from vllm_rast.engine.v1_speculation import SpeculatingMixin
+from vllm_rast.engine.token_traces import trace_request
 from vllm_rast.mix.alpha import parse_alpha
 from vllm_rast.mix.schedule import models_used
 
@@ -30,7 +31,14 @@ class TokenWeights:
     def points(self, request: Any) -> np.ndarray:
         """The request's `Schedule.points`. vLLM keeps num_prompt_tokens as it was when a request is resumed."""
         schedule = parse_alpha(self.ensemble.rast_config, requested_alpha(request.sampling_params))
-        return schedule.points(request.num_prompt_tokens)
+        asked = trace_request(request.sampling_params)
+        return schedule.points(request.num_prompt_tokens if asked is None else asked.start)
+
+    def used(self, table: np.ndarray, requests: list[Any]) -> tuple[bool, ...]:
+        """Which models this step needs; a token trace has numbers of all."""
+        if any(trace_request(request.sampling_params) for request in requests):
+            return (True,) * len(self.ensemble.active)
+        return models_used(table.reshape(-1, table.shape[-1]))
 
     def fill(self, req_ids: list[str], requests: dict[str, Any], owner: torch.Tensor, positions: torch.Tensor) -> None:
         """Write the weights of this step's tokens.
@@ -44,7 +52,7 @@ class TokenWeights:
             self.req_ids = list(req_ids)
             table = stack_points(list(self.known.values()))
             if self.skips_idle_models:
-                self.ensemble.active = models_used(table.reshape(-1, table.shape[-1]))
+                self.ensemble.active = self.used(table, [requests[i] for i in req_ids])
             self.table = to_device(table, owner.device)
         write_token_rows(self.ensemble.token_weights[: len(owner)], self.table, owner, positions)
 
@@ -82,6 +90,13 @@ class RastRunnerMixin(SpeculatingMixin):
         total = scheduler_output.total_num_scheduled_tokens
         self._token_weights.fill(req_ids, self.requests, self.req_indices.gpu[:total], self.positions[:total])
         return prepared
+
+    def _get_prompt_logprobs_dict(self, hidden_states: torch.Tensor, num_scheduled_tokens: dict[str, int]) -> Any:
+        """Where V1 looks at the rows of a prompt, on every rank; token traces look at them here too."""
+        ensemble = self.get_model()  # type: ignore[attr-defined]
+        if ensemble.token_traces is not None:
+            ensemble.token_traces.read(ensemble, hidden_states, num_scheduled_tokens, self)
+        return super()._get_prompt_logprobs_dict(hidden_states, num_scheduled_tokens)  # type: ignore[misc]
 
     def _update_streaming_request(self, req_id: str, new_req_data: Any) -> Any:
         """A session goes on under the same id with a longer prompt and parameters of its own."""

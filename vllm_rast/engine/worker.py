@@ -36,6 +36,17 @@ class TracingMixin:
             raise UserError('trace: this engine keeps none; start it with additional_config {"rast": {"trace": true}}')
         return sums.read(take)
 
+    def rast_token_traces(self) -> list[tuple[int, bytes]]:
+        """(key, numbers) of every token trace that is finished; see `TokenTraces.take`.
+
+        For `collective_rpc("rast_token_traces")`: ranks that do not sample have none, and others the same.
+        Raises UserError if the engine was started without token traces.
+        """
+        if (traces := getattr(self.get_model(), "token_traces", None)) is None:  # type: ignore[attr-defined]
+            option = 'additional_config {"rast": {"token_traces": true}}'
+            raise UserError(f"token_traces: this engine keeps none; start it with {option}")
+        return traces.take()
+
 
 if current_platform.is_cpu():
     from vllm.v1.worker import cpu_worker

@@ -233,4 +233,6 @@ def single_models(config: RastConfig) -> dict[str, int]:
             if column is not None:
                 names.setdefault(side, column)
                 names[f"{side}:{number}"] = column
+    if config.ceiling_column is not None:
+        names["ceiling"] = config.ceiling_column
     return names

@@ -72,8 +72,10 @@ class RastConfig:
     speculate: how many tokens the drafter proposes before all models verify them in one pass; 0: none, "auto": as many
         as pay in each step (see `vllm_rast.mix.draft_schedule`).
     drafter: which small model drafts, as a request names a single model ("positive", "positive:2").
-    Raises UserError if check_tokenizers or trace is neither true nor false, speculate no such number, or the drafter
-    none of the small models.
+    ceiling: a model that takes no part in any mix; requests may decode with it alone, and token traces compare with it.
+    token_traces: keep the numbers of given answers' tokens for requests that ask (`RastLLM.trace_answers`).
+    Raises UserError if check_tokenizers, trace or token_traces is neither true nor false, speculate no such number, the
+        drafter none of the small models, or the ceiling the base.
     """
 
     base: str
@@ -83,12 +85,15 @@ class RastConfig:
     trace: bool = False
     speculate: int | str = 0
     drafter: str = DRAFTER
+    ceiling: str | None = None
+    token_traces: bool = False
     # The models, each once: sources[0] is the base. columns: for each pair the places of its models among them.
     sources: tuple[ModelSource, ...] = field(init=False, repr=False, compare=False)
     columns: tuple[tuple[int | None, int | None], ...] = field(init=False, repr=False, compare=False)
+    ceiling_column: int | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        for option in ("check_tokenizers", "trace"):
+        for option in ("check_tokenizers", "trace", "token_traces"):
             if not isinstance(getattr(self, option), bool):
                 raise UserError(f"{option}: expected true or false, got {getattr(self, option)!r}")
         pairs = tuple(p if isinstance(p, ModelPair) else pair_from(p) for p in self.pairs)
@@ -104,6 +109,10 @@ class RastConfig:
             return sources.index(source)
 
         columns = tuple((place(pair.positive, "positive"), place(pair.negative, "negative")) for pair in pairs)
+        ceiling = place(self.ceiling, "ceiling")
+        if ceiling == 0:
+            raise UserError(f"ceiling: {self.ceiling} is the base itself; name the tuned model of the base's size")
+        object.__setattr__(self, "ceiling_column", ceiling)
         object.__setattr__(self, "sources", tuple(sources))
         object.__setattr__(self, "columns", columns)
         object.__setattr__(self, "speculate", check_speculate(self.speculate))
@@ -155,6 +164,8 @@ class RastConfig:
             "trace": self.trace,
             "speculate": self.speculate,
             "drafter": self.drafter,
+            "ceiling": self.ceiling,
+            "token_traces": self.token_traces,
         }
 
     @classmethod
@@ -165,8 +176,8 @@ class RastConfig:
         """
         if not isinstance(values, dict):
             raise UserError(f'additional_config["rast"]: expected a dictionary, got {values!r}')
-        known = {"positive", "negative", "alpha", "pairs", "load_format", "check_tokenizers", "trace"}
-        known |= {"speculate", "drafter"}
+        known = {"positive", "negative", "alpha"} | {field.name for field in dataclasses.fields(cls) if field.init}
+        known -= {"base"}
         unknown = sorted(set(values) - known)
         if unknown:
             raise UserError(f'additional_config["rast"]: unknown key {unknown[0]!r}; known: {", ".join(sorted(known))}')
@@ -188,4 +199,5 @@ def pair_from(values: Any) -> ModelPair:
 
 def model_names(models: RastConfig) -> list[str]:
     """Every model of a mix, the base first."""
-    return [models.base, *(side for pair in models.pairs for side in (pair.positive, pair.negative) if side)]
+    sides = [side for pair in models.pairs for side in (pair.positive, pair.negative) if side]
+    return [models.base, *sides, *([models.ceiling] if models.ceiling else [])]

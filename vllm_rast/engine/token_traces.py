@@ -1,0 +1,137 @@
+"""Token traces in an engine: the rows of a request's given answer, reduced in blocks while its prompt is computed.
+
+A request whose `extra_args` hold `token_trace` carries a prompt and an answer, all but the answer's last token, as its
+prompt. Nothing of it is decoded but one token that nobody looks at.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+
+from vllm_rast.engine.token_rows import to_device
+from vllm_rast.errors import UserError, shown
+from vllm_rast.kernels.token_trace import trace_columns, trace_tokens
+
+if TYPE_CHECKING:
+    from vllm_rast.engine.ensemble import Ensemble
+    from vllm_rast.mix.config import RastConfig
+
+FIELD = "token_trace"
+# One model's logits of a block, in float32: 55 rows of Qwen2.5's 152,064 ids. About a dozen matrices of this size are
+# alive at once, whatever the length of an answer.
+BLOCK_BYTES = 32 << 20
+
+
+class TraceRequest(NamedTuple):
+    """What a request asks for. key: the caller's number for it. start: how many of its prompt's tokens are the prompt
+    proper, from which a schedule counts too. last: the answer's last token, which is not among its prompt's."""
+
+    key: int
+    start: int
+    last: int
+
+
+def trace_request(params: Any) -> TraceRequest | None:
+    """What a request's sampling parameters ask for; None if they ask for no trace."""
+    extra = params.extra_args if params is not None else None
+    return TraceRequest(**extra[FIELD]) if isinstance(extra, dict) and FIELD in extra else None
+
+
+def check_trace(config: RastConfig, params: Any, num_tokens: int, vocab: int) -> None:
+    """Refuse what a worker could not make sense of. Raises UserError. num_tokens: of the request's prompt."""
+    extra = params.extra_args
+    if not isinstance(extra, dict) or FIELD not in extra:
+        return
+    if not config.token_traces:
+        raise UserError(
+            f'{FIELD}: this engine keeps none; start it with additional_config {{"rast": {{"token_traces": true}}}}'
+        )
+    asked = extra[FIELD]
+    if not isinstance(asked, dict) or set(asked) != set(TraceRequest._fields):
+        raise UserError(f'{FIELD}: expected {{"key": ..., "start": ..., "last": ...}}, got {shown(asked)}')
+    limits = {"key": (0, 1 << 53), "start": (1, num_tokens), "last": (0, vocab - 1)}
+    for name, (low, high) in limits.items():
+        value = asked[name]
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise UserError(f"{FIELD}.{name}: expected an integer from {low} to {high}, got {shown(value)}")
+
+
+class TokenTraces:
+    """Keeps each request's numbers, [num_answer_tokens, num_columns], until somebody takes them.
+
+    Rows are told by their position, so chunks of a prompt may come in any step, and a preempted request begins again.
+    """
+
+    def __init__(self, config: RastConfig) -> None:
+        self.num_columns = len(trace_columns(config))
+        self.running: dict[str, np.ndarray] = {}
+        self.finished: list[tuple[int, np.ndarray]] = []
+
+    def read(self, ensemble: Ensemble, hidden: torch.Tensor, scheduled: dict[str, int], runner: Any) -> None:
+        """Reduce this step's rows of the answers that were asked for.
+
+        hidden: the ensemble's rows, [num_tokens, ...]. scheduled: each request's number of tokens in this step.
+        """
+        parts = [part for req_id, count in scheduled.items() if (part := self.part_of(req_id, count, runner))]
+        if not parts:
+            return
+        rows = to_device(np.concatenate([part.rows for part in parts]), hidden.device)
+        tokens = to_device(np.concatenate([part.tokens for part in parts]), hidden.device)
+        numbers = self.reduce(ensemble, hidden, rows, tokens)
+        if numbers is None:  # a rank that does not sample
+            return
+        ends = np.cumsum([len(part.rows) for part in parts])
+        for part, some in zip(parts, np.split(numbers, ends[:-1]), strict=True):
+            kept = self.running.setdefault(part.req_id, np.full((part.length, self.num_columns), np.nan, np.float32))
+            kept[part.first : part.first + len(some)] = some
+            if part.first + len(some) == part.length:
+                self.finished.append((part.key, self.running.pop(part.req_id)))
+        self.running = {req_id: kept for req_id, kept in self.running.items() if req_id in runner.requests}
+
+    def part_of(self, req_id: str, count: int, runner: Any) -> Part | None:
+        """What this step computes of a request's answer; None for nothing, or a request without a trace."""
+        request = runner.requests[req_id]
+        asked = trace_request(request.sampling_params)
+        if asked is None:
+            return None
+        length = request.num_prompt_tokens - asked.start + 1
+        begin = request.num_computed_tokens
+        first = max(begin, asked.start - 1)  # the row before the answer's first token says what it is
+        end = min(begin + count, request.num_prompt_tokens)
+        if first >= end:
+            return None
+        offset = int(runner.query_start_loc.np[runner.input_batch.req_id_to_index[req_id]]) - begin
+        following = [*request.prompt_token_ids[first + 1 : end + 1], asked.last][: end - first]
+        rows = np.arange(first + offset, end + offset)
+        return Part(req_id, asked.key, length, first - (asked.start - 1), rows, np.array(following, dtype=np.int64))
+
+    def reduce(
+        self, ensemble: Ensemble, hidden: torch.Tensor, rows: torch.Tensor, tokens: torch.Tensor
+    ) -> np.ndarray | None:
+        """The numbers of the given rows, block by block, [num_rows, num_columns]."""
+        block = max(1, BLOCK_BYTES // (4 * ensemble.vocab_sizes[0]))
+        numbers = []
+        for some, following in zip(rows.split(block), tokens.split(block), strict=True):
+            every = ensemble.every_logits(hidden[some])
+            if every is not None:
+                numbers.append(trace_tokens(*every, following, ensemble.rast_config).cpu().numpy())
+        return np.concatenate(numbers) if numbers else None
+
+    def take(self) -> list[tuple[int, bytes]]:
+        """(key, numbers as float32 bytes) of every answer that is finished; they are forgotten here."""
+        finished, self.finished = self.finished, []
+        return [(key, numbers.tobytes()) for key, numbers in finished]
+
+
+class Part(NamedTuple):
+    """The rows that one step computes of one answer. length: the answer's. first: the first row's place in it."""
+
+    req_id: str
+    key: int
+    length: int
+    first: int
+    rows: np.ndarray
+    tokens: np.ndarray
