@@ -23,6 +23,7 @@ FLOORS: list[set[str]] = [
     {"evaluation.runs"},
     {"evaluation.scores"},
     {"evaluation.reports"},
+    {"evaluation.analysis"},
     {"serving"},
     {"cli"},
     {"__main__"},

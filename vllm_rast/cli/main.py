@@ -20,7 +20,19 @@ from vllm_rast.cli.parser import Parser, unknown_option, with_dashes
 from vllm_rast.errors import UserError
 
 # In the order of --help. Each module has add_arguments(subparsers), which sets `func(args) -> exit code`.
-COMMANDS = ("demo", "generate", "evaluate", "report", "sweep", "merge", "serve", "grade", "benchmarks", "doctor")
+COMMANDS = (
+    "demo",
+    "generate",
+    "evaluate",
+    "report",
+    "analyze",
+    "sweep",
+    "merge",
+    "serve",
+    "grade",
+    "benchmarks",
+    "doctor",
+)
 
 PROGRAM = "vllm-rast"
 FORMAT_WARNING = warnings.formatwarning

@@ -12,8 +12,8 @@ from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 from vllm_rast.engine.ensemble import Ensemble
 from vllm_rast.engine.members import requested_alpha, skips_idle_models
 from vllm_rast.engine.token_rows import stack_points, to_device, write_token_rows
-from vllm_rast.engine.v1_speculation import SpeculatingMixin
 from vllm_rast.engine.token_traces import trace_request
+from vllm_rast.engine.v1_speculation import SpeculatingMixin
 from vllm_rast.mix.alpha import parse_alpha
 from vllm_rast.mix.schedule import models_used
 

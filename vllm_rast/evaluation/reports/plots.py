@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,7 +66,12 @@ def draw(summaries: Mapping[str, Summary], metric: Metric, title: str) -> Figure
 
 def row_styles(summaries: Mapping[str, Summary]) -> dict[str, tuple[str, str]]:
     """Colour and marker of every row, the same in all panels."""
-    names = dict.fromkeys(name for summary in summaries.values() for name in summary.rows)
+    return styles_of(dict.fromkeys(name for summary in summaries.values() for name in summary.rows))
+
+
+def styles_of(names: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Colour and marker of each of the named rows."""
+    names = list(names)
     others = [name for name in names if name not in COLOURS]
     styles = {name: (COLOURS[name], MARKERS[name]) for name in names if name in COLOURS}
     for i, name in enumerate(others):

@@ -1,0 +1,170 @@
+"""Read a run's answers with all models of its mix, and keep their token traces."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from vllm_rast.engine.launch import engine_defaults, reason_of, set_environment
+from vllm_rast.errors import UserError
+from vllm_rast.evaluation.analysis.answers import StoredAnswer, chosen_samples, stored_answers
+from vllm_rast.evaluation.analysis.traces import TraceFolder, parts_of
+from vllm_rast.evaluation.runs.backends import telling_of_death
+from vllm_rast.evaluation.runs.folder import RunFolder, Sample, without_speed
+from vllm_rast.evaluation.runs.plan import SECRET_OPTIONS, plain, weights_of
+from vllm_rast.evaluation.runs.progress import Progress
+from vllm_rast.mix.alpha import Alpha
+from vllm_rast.mix.config import ModelPair, RastConfig, model_names
+
+# Of a run's options: nothing is drafted where nothing is decoded.
+LEFT_OUT = ("speculative_config",)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What shall be read. rows: None for all. alpha: the mix that reads every row; None as in `alpha_of_row`."""
+
+    run: Path
+    models: RastConfig
+    rows: list[str] | None = None
+    samples: int = 1
+    problems: int = 50
+    alpha: Alpha | None = None
+    engine: dict[str, Any] = field(default_factory=dict)
+
+    def config(self, run_config: dict[str, Any]) -> dict[str, Any]:
+        """What makes traces what they are, for their folder's hash."""
+        engine = {name: plain(value) for name, value in self.engine.items() if name not in SECRET_OPTIONS}
+        return {
+            "models": {"base": self.models.base, "pairs": [asdict(pair) for pair in self.models.pairs]},
+            "ceiling": self.models.ceiling,
+            "weights": weights_of(self.models),
+            "alpha": self.alpha,
+            "run": run_config["config_hash"],
+            "engine": without_speed(engine),
+        }
+
+
+class Reader(Protocol):
+    """What reads answers. columns: the names of the numbers."""
+
+    columns: list[str]
+    tokenizer: Any
+
+    def read(self, answers: Iterable[StoredAnswer]) -> Iterator[tuple[int, np.ndarray]]:
+        """(place of the answer, its numbers [num_tokens, len(columns)]) as soon as each is finished."""
+        ...
+
+
+class VllmReader:
+    """One engine that holds all models, the ceiling too."""
+
+    def __init__(self, reading: Reading) -> None:
+        os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")  # only V1 keeps token traces
+        set_environment(reading.models)
+        from vllm_rast import RastLLM
+
+        models = reading.models
+        self.llm = RastLLM(
+            models.base,
+            pairs=list(models.pairs),
+            check_tokenizers=models.check_tokenizers,
+            ceiling=models.ceiling,
+            token_traces=True,
+            **reading.engine,
+        )
+        self.columns = self.llm.trace_columns
+        self.tokenizer: Any = self.llm.get_tokenizer()
+
+    def read(self, answers: Iterable[StoredAnswer]) -> Iterator[tuple[int, np.ndarray]]:
+        from vllm_rast.llm import Answer
+
+        given = (Answer(one.prompt_ids, one.answer_ids, one.alpha) for one in answers)
+        return telling_of_death(self.llm.trace_answers(given))
+
+
+def open_reader(reading: Reading) -> Reader:
+    """Load the models. Raises UserError if they do not fit together or do not fit the machine."""
+    try:
+        return VllmReader(reading)
+    except UserError:
+        raise
+    except OSError as error:
+        raise UserError(f"cannot load {' or '.join(model_names(reading.models))}: {reason_of(error)}") from error
+    except ValueError as error:
+        raise UserError(f"vLLM's options: {reason_of(error)}") from error
+
+
+def models_of_run(config: dict[str, Any], ceiling: str | None = None) -> RastConfig:
+    """The models of a run; its ceiling is the one named, else the model of its row `ceiling` if that is one model."""
+    pairs = tuple(ModelPair(**pair) for pair in config["models"]["pairs"])
+    row = config["rows"].get("ceiling", {})
+    if ceiling is None and isinstance(row.get("alpha"), str) and row["alpha"].partition(":")[0] == "positive":
+        ceiling = row["formula"]
+    return RastConfig(config["models"]["base"], pairs, ceiling=ceiling)
+
+
+def engine_of_run(config: dict[str, Any], models: RastConfig, given: dict[str, Any]) -> dict[str, Any]:
+    """The run's own engine options, and over them those given now."""
+    own = config.get("engine") or {}
+    return engine_defaults(models) | {name: value for name, value in own.items() if name not in LEFT_OUT} | given
+
+
+def read_answers(reading: Reading, open_reader: Callable[[Reading], Reader]) -> Path:
+    """Read every answer that is chosen and not read yet; returns the folder of the traces.
+
+    The models are loaded only if needed. Raises UserError, or RunError if a trace cannot be written; what was finished
+    before is kept.
+    """
+    folder = RunFolder(reading.run)
+    samples = chosen_samples(folder, reading.rows, reading.samples, reading.problems)
+    with TraceFolder(reading.run, reading.config(folder.config), ()) as traces:
+        done = traces.done()
+        missing = [sample for sample in samples if sample.key not in done]
+        if missing:
+            print(f"vllm-rast: {len(missing):,} answers to read; loading the models", file=sys.stderr, flush=True)
+            read_missing(reading, folder, missing, traces, open_reader(reading))
+    return traces.path
+
+
+def read_missing(
+    reading: Reading, folder: RunFolder, missing: list[Sample], traces: TraceFolder, reader: Reader
+) -> None:
+    """Read and keep them, and say at what cost."""
+    traces.columns = reader.columns
+    traces.add_vocabulary(texts_of_ids(reader.tokenizer))
+    answers = list(stored_answers(folder, missing, reading.models, reader.tokenizer, reading.alpha))
+    begin, read, kept = time.monotonic(), 0, 0
+    with Progress("reading") as progress:
+        for made, (place, numbers) in enumerate(reader.read(answers), 1):
+            one = answers[place]
+            traces.append(one.key, one.answer_ids, one.exact, numbers)
+            read, kept = read + len(one.prompt_ids) + len(one.answer_ids), kept + len(one.answer_ids)
+            progress(made, len(answers), len(one.prompt_ids) + len(one.answer_ids))
+    traces.flush()
+    rate = read / (time.monotonic() - begin)
+    size = sum(path.stat().st_size for path in parts_of(traces.path))
+    print(
+        f"vllm-rast: read {read:,} tokens of prompts and answers, {rate:,.0f} tokens/s, and kept {kept:,} tokens of "
+        f"answers; {traces.path} holds {size:,} bytes",
+        file=sys.stderr,
+        flush=True,
+    )
+    if inexact := sum(not one.exact for one in answers):
+        print(
+            f"vllm-rast: {inexact:,} of {len(answers):,} texts gave another number of tokens than were decoded",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def texts_of_ids(tokenizer: Any) -> list[str]:
+    """The text of every id, [num_ids]."""
+    return tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
