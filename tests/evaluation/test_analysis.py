@@ -124,12 +124,15 @@ def test_moved_tokens_with_their_contexts() -> None:
 
 def test_similarity() -> None:
     columns = {"delta_cosine_ceiling": [0.2, 0.6, 0.7, 0.9, 0.1] * 2, "delta_cosine_ceiling_centred": [NAN] * 10}
+    columns["js_mix_base"] = [0, 0.3, 0, 0.2, 0] * 2
     finding = similarity(make_table([(key("p"), columns), (key("q"), columns)]), {"base": 0.8})
     assert finding is not None and len(finding.panels) == 3
     lines = as_dicts(finding)
     (whole,) = (one for one in lines if one["cosine"] == "delta_cosine_ceiling" and one["tenth"] == "all")
     assert whole["mean"] == pytest.approx(0.5) and whole["share_above_0.5"] == 0.6 and whole["tokens"] == 20
-    tenths = [one for one in lines if one["cosine"] == "delta_cosine_ceiling" and one["tenth"] != "all"]
+    (moved,) = (one for one in lines if one["cosine"] == "delta_cosine_ceiling" and one["tenth"] == "moved")
+    assert moved["mean"] == pytest.approx(0.75) and moved["share_above_0.5"] == 1 and moved["tokens"] == 8
+    tenths = [one for one in lines if one["cosine"] == "delta_cosine_ceiling" and isinstance(one["tenth"], int)]
     assert [one["mean"] for one in tenths] == pytest.approx(columns["delta_cosine_ceiling"])
     assert similarity(sparse_table()) is None
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from vllm_rast.evaluation.analysis.estimates import Estimate, grouped_means, mean
 from vllm_rast.evaluation.analysis.finding import Finding, label, legend
+from vllm_rast.evaluation.analysis.sparsity import MOVED
 from vllm_rast.evaluation.analysis.table import PARTS, TraceTable
 from vllm_rast.evaluation.reports.plots import styles_of
 from vllm_rast.evaluation.reports.tables import Table
@@ -29,7 +30,8 @@ PAPER = ((0.715, 0.956), (0.517, 0.832), (0.528, 0.944))
 
 
 def similarity(table: TraceTable, recovery: Mapping[str, float] | None = None) -> Finding | None:
-    """The mean cosine of each two differences, over all tokens and by tenth of the answer; None without two.
+    """The mean cosine of each two differences, over all tokens, where the mix moves and by tenth of the answer; None
+    without two.
 
     recovery: the recovery rate of each row that has one.
     """
@@ -44,9 +46,13 @@ def similarity(table: TraceTable, recovery: Mapping[str, float] | None = None) -
             above = mean(some[kind] > THRESHOLD, some.question)
             tenths = grouped_means(some[kind], some.part, PARTS, some.question)
             profiles[row, kind] = tenths
-            short.append([row, kind.removeprefix(PREFIX), str(whole), above.percent])
-            overview.setdefault(row, {"cosine": f"{whole.value:.2f}"})
+            moved = some["js_mix_base"] > MOVED
+            there = mean(some[kind][moved], some.question[moved])
+            short.append([row, kind.removeprefix(PREFIX), str(whole), above.percent, str(there)])
+            overview.setdefault(row, {"cosine": f"{whole.value:.2f}", "where moved": f"{there.value:.2f}"})
             lines.append([row, kind, "all", *whole, above.value, len(some)])
+            share = float((some[kind][moved] > THRESHOLD).mean()) if moved.any() else np.nan
+            lines.append([row, kind, "moved", *there, share, int(moved.sum())])
             for part, estimate in enumerate(tenths):
                 inside = some[kind][some.part == part]
                 share = float((inside > THRESHOLD).mean()) if len(inside) else np.nan
@@ -62,7 +68,7 @@ def similarity(table: TraceTable, recovery: Mapping[str, float] | None = None) -
         lines,
         Table(
             "similarity of differences, mean cosine over the tokens of each row's answers",
-            ["row", "with", "cosine", "above 0.5"],
+            ["row", "with", "cosine", "above 0.5", f"where JS > {MOVED:g}"],
             short,
         ),
         panels,
