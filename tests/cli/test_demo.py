@@ -6,8 +6,10 @@ import json
 
 import pytest
 from fake_decoding import FakeBackend
+from traced import FakeReader, TinyBackend
 
 from vllm_rast.cli.main import main
+from vllm_rast.evaluation.analysis import reading as readings
 from vllm_rast.evaluation.runs import backends
 from vllm_rast.evaluation.runs.folder import RunFolder
 from vllm_rast.mix.model_names import TINY_FOLDER
@@ -55,6 +57,22 @@ def test_the_demo(opened, tmp_path, capsys):
     assert list(numbers["rows"]) == ROWS
     assert "recovery_rate" in numbers
     assert all(0 <= row["avg"] <= 1 for row in numbers["rows"].values())
+
+
+def test_the_demo_analyzed(monkeypatch, tmp_path, capsys):
+    """With the ceiling, which is the model of the demo's own row."""
+    read = []
+
+    def open_reader(reading):
+        read.append(reading)
+        return FakeReader(TinyBackend().tokenizer)
+
+    monkeypatch.setattr(backends, "open_backend", lambda plan: TinyBackend())
+    monkeypatch.setattr(readings, "open_reader", open_reader)
+    assert main(["demo", "--run", str(tmp_path), "--limit", "3", "--n", "2", "--analyze"]) == 0
+    assert "what the mix does" in capsys.readouterr().out
+    (reading,) = read
+    assert reading.models.ceiling == "tiny:ceiling" and (tmp_path / "analysis" / "analysis.md").exists()
 
 
 def test_what_fails_is_not_reported_on(opened, tmp_path, capsys):

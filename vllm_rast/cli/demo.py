@@ -22,6 +22,9 @@ def add_arguments(subparsers: Any) -> None:
     parser.add_argument("--run", default="runs/demo", metavar="FOLDER", help="run folder (default: %(default)s)")
     parser.add_argument("--n", type=int, default=8, help="samples of each problem (default: %(default)s)")
     parser.add_argument("--limit", type=int, metavar="N", help="decode only the first N problems")
+    parser.add_argument(
+        "--analyze", action="store_true", help="and read answers with all models: where the mix moves the base"
+    )
     parser.set_defaults(func=main)
 
 
@@ -30,4 +33,5 @@ def main(args: argparse.Namespace) -> int:
 
     limit = [] if args.limit is None else ["--limit", str(args.limit)]
     code = run(["generate", "--run", args.run, "--n", str(args.n), *limit, *OPTIONS])
-    return code or run(["report", args.run])
+    code = code or run(["report", args.run])
+    return code or (run(["analyze", args.run]) if args.analyze else 0)
