@@ -39,7 +39,7 @@ def drafter_column(config: RastConfig) -> int:
 
     Raises UserError if `config.drafter` is no small model of the mix.
     """
-    names = single_models(config)
+    names = {name: column for name, column in single_models(config).items() if name != "ceiling"}
     if config.drafter == DRAFTER and DRAFTER not in names:
         raise UserError("speculate: the positive drafts, and no pair has one; name another small model as the drafter")
     if not isinstance(config.drafter, str) or config.drafter not in names:

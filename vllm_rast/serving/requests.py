@@ -163,7 +163,7 @@ def agreed(name: str, given: list[tuple[str, Any]], read: Callable[[Any], Any]) 
 
 def read_drafts(config: RastConfig, count: Any) -> int:
     """How many drafts a request wants. Raises UserError if the engine does not make as many."""
-    return normalise_speculate(SimpleNamespace(extra_args={"speculate": count}), config.speculate)
+    return normalise_speculate(SimpleNamespace(extra_args={"speculate": count}), config.most_drafts)
 
 
 def choosing_weights(generate: Any) -> Any:
