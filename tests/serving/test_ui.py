@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
+from chromium import chromium
 from fake_api import TOKENS, FakeApi, serve
 from serving import Server
 
 from vllm_rast import ModelPair, RastConfig
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install -r requirements/dev.txt")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-# A quiet Chromium: no look-ups of its own, and no sandbox, which root does not get.
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-FLAGS += ["--disable-sync", "--no-first-run", "--disable-quic", "--disable-dev-shm-usage"]
 TINY = RastConfig.build("tiny:base", "tiny:positive", "tiny:negative", alpha=1.0)
 expect = playwright.expect
 expect.set_options(timeout=20_000)  # ms; a busy machine takes seconds
@@ -30,13 +25,8 @@ expect.set_options(timeout=20_000)  # ms; a busy machine takes seconds
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        path = CHROMIUM or driver.chromium.executable_path
-        if not Path(path).exists():
-            pytest.skip("needs Chromium: apt-get install chromium")
-        browser = driver.chromium.launch(executable_path=path, args=FLAGS)
+    with chromium(playwright) as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -91,29 +91,42 @@ def named_numbers(
     labels = model_labels(config)
     every = dict(zip(labels, logits, strict=True)) | {"mix": combine_logits(logits, weights)}
     # Not log_softmax: its plain sum over 151,936 ids is off by 4e-5 on a CPU, this one's by 3e-6.
-    logprobs = {label: some - some.logsumexp(dim=1, keepdim=True) for label, some in every.items()}
+    found = {label: Distribution(some - some.logsumexp(dim=1, keepdim=True)) for label, some in every.items()}
     numbers = {}
-    for label, some in logprobs.items():
+    for label, some in found.items():
         for name, values in zip(PER_MODEL, numbers_of_model(some, tokens), strict=True):
             numbers[f"{label}_{name}"] = values
-    numbers["kl_mix_base"] = kl(logprobs["mix"], logprobs["base"])
-    numbers["js_mix_base"] = js(logprobs["mix"], logprobs["base"])
-    if "ceiling" in logprobs:
-        numbers["js_ceiling_base"] = js(logprobs["ceiling"], logprobs["base"])
+    numbers["kl_mix_base"] = kl(found["mix"], found["base"])
+    numbers["js_mix_base"] = js(found["mix"], found["base"])
+    if "ceiling" in found:
+        numbers["js_ceiling_base"] = js(found["ceiling"], found["base"])
     pairs = whole_pairs(config)
     for number, (positive, negative) in pairs.items():
-        end = suffix(number)
-        numbers[f"kl_positive_negative{end}"] = kl(logprobs[labels[positive]], logprobs[labels[negative]])
+        numbers[f"kl_positive_negative{suffix(number)}"] = kl(found[labels[positive]], found[labels[negative]])
     return numbers | numbers_of_deltas(every, {n: (labels[p], labels[m]) for n, (p, m) in pairs.items()}, tokens)
 
 
-def numbers_of_model(logprobs: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """PER_MODEL of each row, from log-probabilities [num_rows, vocab]; an id beyond the vocabulary has none."""
-    own = of_tokens(logprobs, tokens, missing=-math.inf)
-    rank = 1 + (logprobs > own[:, None]).sum(dim=1)
-    probabilities = logprobs.exp()
-    entropy = -torch.where(probabilities == 0, 0, probabilities * logprobs).sum(dim=1)
-    return own, rank.float(), entropy, logprobs.argmax(dim=1).float()
+class Distribution:
+    """log: log-probabilities, [num_rows, vocab]. p: probabilities."""
+
+    def __init__(self, log: torch.Tensor) -> None:
+        self.log, self.p = log, log.exp()
+
+    def padded(self, width: int) -> Distribution:
+        """With more columns: ids that a model does not have are impossible."""
+        missing = width - self.log.shape[1]
+        return self if missing <= 0 else Distribution(torch.nn.functional.pad(self.log, (0, missing), value=-math.inf))
+
+    def mean(self, values: torch.Tensor) -> torch.Tensor:
+        """The expectation of values [num_rows, vocab], [num_rows]; what is impossible does not count, even if inf."""
+        return torch.where(self.p == 0, 0, self.p * values).sum(dim=1)
+
+
+def numbers_of_model(one: Distribution, tokens: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """PER_MODEL of each row; an id beyond the vocabulary has no probability."""
+    own = of_tokens(one.log, tokens, missing=-math.inf)
+    rank = 1 + (one.log > own[:, None]).sum(dim=1)
+    return own, rank.float(), -one.mean(one.log), one.log.argmax(dim=1).float()
 
 
 def of_tokens(values: torch.Tensor, tokens: torch.Tensor, missing: float) -> torch.Tensor:
@@ -123,24 +136,23 @@ def of_tokens(values: torch.Tensor, tokens: torch.Tensor, missing: float) -> tor
     return torch.where(tokens < width, own, missing)
 
 
-def kl(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
-    """KL(p || q) in nats, [num_rows], of log-probabilities; inf where p gives something to an id that q rules out."""
+def kl(p: Distribution, q: Distribution) -> torch.Tensor:
+    """KL(p || q) in nats, [num_rows]; inf where p gives something to an id that q rules out."""
     p, q = equally_wide(p, q)
-    share = p.exp()
-    return torch.where(share == 0, 0, share * (p - q)).sum(dim=1).clamp(min=0)  # below 0 by rounding alone
+    return p.mean(p.log - q.log).clamp(min=0)  # below 0 by rounding alone
 
 
-def js(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
-    """The Jensen-Shannon divergence in nats, [num_rows], of log-probabilities."""
+def js(p: Distribution, q: Distribution) -> torch.Tensor:
+    """The Jensen-Shannon divergence in nats, [num_rows]."""
     p, q = equally_wide(p, q)
-    middle = torch.logaddexp(p, q) - math.log(2)
-    return (kl(p, middle) + kl(q, middle)) / 2
+    middle = (p.p + q.p).log() - math.log(2)  # in this order: half of the least probability would be 0
+    return ((p.mean(p.log - middle) + q.mean(q.log - middle)) / 2).clamp(min=0)
 
 
-def equally_wide(p: torch.Tensor, q: torch.Tensor) -> list[torch.Tensor]:
-    """Both with the columns of the wider one; ids that a model does not have are impossible."""
-    width = max(p.shape[1], q.shape[1])
-    return [torch.nn.functional.pad(some, (0, width - some.shape[1]), value=-math.inf) for some in (p, q)]
+def equally_wide(p: Distribution, q: Distribution) -> tuple[Distribution, Distribution]:
+    """Both with the columns of the wider one."""
+    width = max(p.log.shape[1], q.log.shape[1])
+    return p.padded(width), q.padded(width)
 
 
 def numbers_of_deltas(

@@ -21,6 +21,7 @@ from vllm_rast.evaluation.analysis.repairs import repairs
 from vllm_rast.evaluation.analysis.similarity import similarity
 from vllm_rast.evaluation.analysis.sparsity import sparsity
 from vllm_rast.evaluation.analysis.table import TraceTable
+from vllm_rast.evaluation.analysis.token_page import token_page
 from vllm_rast.evaluation.reports.tables import Table, markdown, to_rich
 from vllm_rast.evaluation.runs.folder import Key, RunFolder, Sample
 from vllm_rast.evaluation.runs.jsonl import write_atomically
@@ -43,14 +44,22 @@ def analyze(reading: Reading, traces: Path, out: Path, words: Words) -> list[Pat
     samples = chosen_samples(folder, reading.rows, reading.samples, reading.problems)
     table = TraceTable.read(traces, [sample.key for sample in samples])
     mixing = mixing_rows(folder, reading)
-    found = findings(table, samples, words, grades_of(folder, mixing), next(iter(mixing), None))
+    grades = grades_of(folder, mixing)
+    found = findings(table, samples, words, grades, next(iter(mixing), None))
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--out {out}: {error.strerror}; name a folder that can be written") from error
     paths = [path for finding in found for path in finding.write(out)]
-    paths.append(out / "analysis.md")
-    write_atomically(paths[-1], page(found, folder.path.resolve().name))
+    title = folder.path.resolve().name
+    problems = {(problem.benchmark, problem.id): problem for problem in folder.problems()}
+    texts = {
+        "analysis.md": page(found, title),
+        "tokens.html": token_page(table, problems, grades.right if grades else None, title),
+    }
+    for name, text in texts.items():
+        paths.append(out / name)
+        write_atomically(paths[-1], text)
     print_tables(found)
     for path in paths:
         print(f"wrote {path}", file=sys.stderr)
