@@ -186,7 +186,8 @@ def test_the_command(run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert "12 answers to read" in first.err and "what the mix does" in first.out and "what rast repairs" in first.out
     names = {path.name for path in (run / "analysis").iterdir()}
     stems = ["path_coverage", "sparsity", "moved_tokens", "entropy", "reasoning_words", "repairs"]
-    assert names == {f"{stem}.{suffix}" for stem in stems for suffix in ("csv", "png", "svg")} | {"analysis.md", "tokens.html"}
+    wanted = {f"{stem}.{suffix}" for stem in stems for suffix in ("csv", "png", "svg")}
+    assert names == wanted | {"analysis.md", "tokens.html"}
     pictures = {path: path.read_bytes() for path in (run / "analysis").iterdir()}
     assert main(command) == 0
     again = capsys.readouterr()
