@@ -25,6 +25,7 @@ from common import machine as bench  # noqa: E402
 ALPHAS: tuple[Any, ...] = (0.5, 1, 2, "positive")
 TOP_PS = (1.0, 0.9)
 LEAST_P = 1e-4
+MOST_SAMPLES = 10_000  # of one request; vLLM allows 16,384
 
 
 def parse() -> argparse.Namespace:
@@ -41,20 +42,25 @@ def measure(engine: Any, reference: Any, case: dict[str, Any], prompt: list[int]
     from v1 import drafts
     from vllm import SamplingParams
 
-    params = SamplingParams(
-        n=options.samples,
-        seed=case["seed"],
-        temperature=1,
-        top_p=case["top_p"],
-        max_tokens=4,  # so that the first three may be drafted
-        detokenize=False,
-        extra_args={"alpha": case["alpha"]},
-    )
+    # vLLM counts the seeds of a request's samples up from the request's own; no two samples here share one.
+    starts = range(0, options.samples, MOST_SAMPLES)
+    every = [
+        SamplingParams(
+            n=min(MOST_SAMPLES, options.samples - start),
+            seed=case["seed"] + start,
+            temperature=1,
+            top_p=case["top_p"],
+            max_tokens=4,  # so that the first three may be drafted
+            detokenize=False,
+            extra_args={"alpha": case["alpha"]},
+        )
+        for start in starts
+    ]
     before = drafts(engine)
-    (output,) = engine.generate([{"prompt_token_ids": prompt}], params, use_tqdm=False)
+    outputs = engine.generate([{"prompt_token_ids": prompt}] * len(every), every, use_tqdm=False)
     drafted, accepted = (drafts(engine) - before).sum(1).tolist()
     wanted = cells(reference, prompt, case["alpha"], options.samples, top_p=case["top_p"])
-    found = chi_square([sample.token_ids for sample in output.outputs], wanted)
+    found = chi_square([sample.token_ids for output in outputs for sample in output.outputs], wanted)
     return {**case, "drafted": drafted, "accepted": accepted, **found}
 
 
@@ -82,7 +88,6 @@ def main() -> int:
     for name, prompt in prompts.items():
         for alpha in ALPHAS:
             for top_p in TOP_PS:
-                # vLLM counts the samples' seeds up from the request's; no two cases share one.
                 seed = len(results) * options.samples
                 case = {"prompt": name, "alpha": alpha, "top_p": top_p, "seed": seed}
                 results.append(measure(engine, reference, case, prompt, options))

@@ -16,15 +16,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from common import machine as bench
 from common.models import add_mix, describe_shapes, make_models
+from common.turns import Engine, answer
 
 ENGINES = ("base", "positive", "negative", "mix", "mix in torch")
 
@@ -57,11 +56,8 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def work(job: dict[str, Any]) -> None:
-    """The other side of an Engine: builds one, then answers each line of stdin with seconds on stdout."""
-    bench.prepare_engines(job["threads"])
-    answers = os.dup(1)
-    os.dup2(2, 1)  # whatever else prints goes to stderr
+def build(job: dict[str, Any]) -> Callable[[Any], float]:
+    """The other side of an Engine: seconds for [batch, prompt, new]."""
     import torch
     from vllm import LLM, SamplingParams
 
@@ -81,50 +77,19 @@ def work(job: dict[str, Any]) -> None:
         llm = RastLLM(job["base"], positive=job["positive"], negative=job["negative"], **options)
     else:
         llm = LLM(job[job["name"]], **options)
-    os.write(answers, b'"ready"\n')
     generator = torch.Generator().manual_seed(0)
-    for line in sys.stdin:
-        batch, prompt, new = json.loads(line)
+
+    def seconds(question: Any) -> float:
+        batch, prompt, new = question
         ids = torch.randint(1000, (batch, prompt), generator=generator).tolist()
         params = SamplingParams(temperature=1.0, max_tokens=new, ignore_eos=True, detokenize=False)
         began = time.perf_counter()
         outputs = llm.generate([{"prompt_token_ids": some} for some in ids], params, use_tqdm=False)
-        seconds = time.perf_counter() - began
+        took = time.perf_counter() - began
         assert all(len(output.outputs[0].token_ids) == new for output in outputs)
-        os.write(answers, f"{seconds}\n".encode())
+        return took
 
-
-class Engine:
-    """An engine in a process of its own, asked over its standard streams."""
-
-    def __init__(self, name: str, job: dict[str, Any]) -> None:
-        environment = dict(os.environ)
-        if name == "mix in torch":
-            environment["VLLM_RAST_KERNEL"] = "torch"
-        command = [sys.executable, __file__, "--folder", ".", "--worker", json.dumps({**job, "name": name})]
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-        )
-        self.name = name
-        self.answer()
-
-    def answer(self) -> Any:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            sys.exit(f"the engine of {self.name} ended with {self.process.wait()}; its messages are above")
-        return json.loads(line)
-
-    def seconds(self, batch: int, prompt: int, new: int) -> float:
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps([batch, prompt, new]) + "\n")
-        self.process.stdin.flush()
-        return float(self.answer())
-
-    def stop(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
+    return seconds
 
 
 def measure(engines: list[Engine], case: tuple[int, int, int], repeats: int) -> dict[str, Any]:
@@ -135,8 +100,8 @@ def measure(engines: list[Engine], case: tuple[int, int, int], repeats: int) -> 
     for turn in range(-1, repeats):
         bench.say(f"{batch} x {prompt} + {new}, {'warming up' if turn < 0 else f'turn {turn + 1} of {repeats}'}")
         for engine in engines:
-            first = engine.seconds(batch, prompt, 1)
-            whole = engine.seconds(batch, prompt, new)
+            first = engine.ask([batch, prompt, 1])
+            whole = engine.ask([batch, prompt, new])
             if turn >= 0:
                 prefill[engine.name].append(first)
                 step[engine.name].append((whole - first) / (new - 1))
@@ -187,7 +152,9 @@ def print_table(results: list[dict[str, Any]]) -> None:
 def main() -> None:
     options = parse()
     if options.worker:
-        work(json.loads(options.worker))
+        job = json.loads(options.worker)
+        bench.prepare_engines(job["threads"])
+        answer(lambda: build(job))
         return
     dtype = options.dtype or bench.default_dtype()
     bench.prepare_engines(options.threads)
@@ -198,7 +165,8 @@ def main() -> None:
     engines = []
     for name in ENGINES[: 4 if options.without_torch else 5]:
         bench.say(f"starting {name}")
-        engines.append(Engine(name, job))
+        torch_alone = {"VLLM_RAST_KERNEL": "torch"} if name == "mix in torch" else None
+        engines.append(Engine(__file__, name, job, torch_alone))
     setup = {"models": options.models, "dtype": dtype, "compile": options.compile}
     results: list[dict[str, Any]] = []
     try:

@@ -1,0 +1,58 @@
+"""Engines in processes of their own that take turns, so that a change of the machine's load meets all alike."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+class Engine:
+    """`SCRIPT --worker JOB` in a process of its own, asked over its standard streams; ready once it is made.
+
+    Its answers are lines of JSON (see `answer`). Ends the benchmark if the process ends.
+    """
+
+    def __init__(self, script: str, name: str, job: dict[str, Any], environment: Mapping[str, str] | None = None):
+        command = [sys.executable, script, "--folder", ".", "--worker", json.dumps({**job, "name": name})]
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **(environment or {})},
+        )
+        self.name = name
+        self.read()
+
+    def read(self) -> Any:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            sys.exit(f"the engine of {self.name} ended with {self.process.wait()}; its messages are above")
+        return json.loads(line)
+
+    def ask(self, question: Any) -> Any:
+        """One line there, one back."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(question) + "\n")
+        self.process.stdin.flush()
+        return self.read()
+
+    def stop(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def answer(make: Callable[[], Callable[[Any], Any]]) -> None:
+    """The worker's side: make the engine, then answer every line of stdin until it is closed."""
+    answers = os.dup(1)
+    os.dup2(2, 1)  # whatever else prints goes to stderr
+    respond = make()
+    os.write(answers, b'"ready"\n')
+    for line in sys.stdin:
+        os.write(answers, (json.dumps(respond(json.loads(line))) + "\n").encode())

@@ -1,0 +1,253 @@
+"""Speculation by the mix's own positive against the mix without, the base alone, and a second copy of the drafter.
+
+    python scripts/bench/speculation.py --folder MODELS --dtype float32 --accepted 0.8 --batches 1,8 --drafts 2,4
+
+Every figure is a ratio of times for each token, in one run and in turns: how many times as fast as the same request is
+the mix with K drafts, or with "auto" ("auto" is in the list of engines, K a number of drafts of the engine "ours")?
+
+    (a) over mix            the same mix without speculation
+    (b) over base           the base alone in stock vLLM, in the same dtype
+    (b') over base, ours    the base alone with this project's products, so that only the method differs
+    (c) over second copy    the mix with vLLM's own draft-model speculation, which loads the positive once more
+
+How often drafts are accepted is set: see scripts/bench/common/agreeing.py. The share that was met while decoding is
+reported beside the share that was asked for. Prefill is left out. A table of its own shows what K + 1 rows cost against
+1 row in each linear layer of one layer of the base, and in its head: on a CPU that decides everything.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from common import machine as bench
+from common.agreeing import make_agreeing
+from common.turns import Engine, answer
+
+PROMPT = 32  # tokens
+ROWS = (1, 2, 3, 4, 5, 6, 7, 8, 16, 32, 64)
+MOST = 6  # drafts of the engine "ours"; each request says how many it wants
+OPPONENTS = {"mix": "(a) over mix", "base": "(b) over base", "base, ours": "(b') over base, ours"}
+COPY = "second copy"
+
+
+def numbers(text: str) -> list[int]:
+    """`1,2,4`."""
+    return [bench.positive(part) for part in text.split(",")]
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", default="qwen2-390m", help="the base's (default: %(default)s)")
+    parser.add_argument(
+        "--small-layers", type=bench.positive, default=3, help="the small models' (default: 3, a fifth of its cost)"
+    )
+    parser.add_argument(
+        "--accepted",
+        type=lambda text: [float(part) for part in text.split(",")],
+        default=[0.6, 0.7, 0.8, 0.9],
+        help="shares of accepted drafts (default: 0.6,0.7,0.8,0.9)",
+    )
+    parser.add_argument("--batches", type=numbers, default=[1, 2, 4, 8, 32], help="(default: 1,2,4,8,32)")
+    parser.add_argument("--drafts", type=numbers, default=[1, 2, 3, 4, 5, 6], help="(default: 1,2,3,4,5,6)")
+    parser.add_argument(
+        "--temperatures",
+        type=lambda text: [float(part) for part in text.split(",")],
+        default=[0.0, 1.0],
+        help="(default: 0,1)",
+    )
+    parser.add_argument("--new", type=bench.positive, default=64, help="new tokens of each request (default: 64)")
+    parser.add_argument("--copy-drafts", type=numbers, default=[3], help="drafts of the second copy (default: 3)")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    bench.add_common(parser)
+    return parser.parse_args()
+
+
+def build(job: dict[str, Any]) -> Callable[[Any], Any]:
+    """The other side of an Engine: seconds and drafts for a request, or the table of rows."""
+    import torch
+    from vllm import LLM, SamplingParams
+
+    from vllm_rast import RastLLM
+
+    options = {
+        "dtype": job["dtype"],
+        "enforce_eager": True,
+        "skip_tokenizer_init": True,
+        "max_model_len": 512,
+        "block_size": 32,
+        "max_num_seqs": 32,
+        "enable_prefix_caching": False,
+        "kv_cache_memory_bytes": 1 << 28,
+        "disable_log_stats": False,
+    }
+    name, small = job["name"], {"positive": job["positive"], "negative": job["negative"]}
+    if name == "base":
+        llm: Any = LLM(job["base"], **options)
+    elif name == "base, ours":
+        llm = RastLLM(job["base"], **options)
+    elif name.startswith(COPY):
+        drafter = {"method": "draft_model", "model": job["positive"], "num_speculative_tokens": job["copy_drafts"]}
+        llm = RastLLM(job["base"], **small, speculative_config=drafter, **options)
+    else:
+        speculate = {"mix": 0, "ours": MOST, "auto": "auto"}[name]
+        llm = RastLLM(job["base"], **small, speculate=speculate, **options)
+
+    def drafts() -> list[list[float]]:
+        """[drafts so far at each place, accepted ones]."""
+        found = {metric.name: metric for metric in llm.get_metrics()}
+        if "vllm:spec_decode_num_drafts" not in found:
+            return [[], []]
+        accepted = list(found["vllm:spec_decode_num_accepted_tokens_per_pos"].values)
+        return [[found["vllm:spec_decode_num_draft_tokens"].value], accepted]
+
+    def respond(question: Any) -> Any:
+        if question == "rows":
+            return llm.apply_model(seconds_of_rows)[0]
+        batch, new, temperature, drafted, seed = question
+        generator = torch.Generator().manual_seed(seed)
+        ids = torch.randint(1, 1000, (batch, PROMPT), generator=generator).tolist()
+        extra = None if drafted is None else {"speculate": drafted}
+        params = SamplingParams(
+            temperature=temperature, seed=seed, max_tokens=new, ignore_eos=True, detokenize=False, extra_args=extra
+        )
+        before = drafts()
+        began = time.perf_counter()
+        outputs = llm.generate([{"prompt_token_ids": some} for some in ids], params, use_tqdm=False)
+        seconds = time.perf_counter() - began
+        assert all(len(output.outputs[0].token_ids) == new for output in outputs)
+        counted = [[b - a for a, b in zip(*both, strict=True)] for both in zip(before, drafts(), strict=True)]
+        return {"seconds": seconds, "drafted": sum(counted[0]), "accepted": sum(counted[1])}
+
+    return respond
+
+
+def seconds_of_rows(model: Any) -> dict[str, dict[int, float]]:
+    """Seconds of each linear layer of the base's first layer, and of its head, for numbers of rows."""
+    import torch
+
+    base = getattr(model, "members", [model])[0]
+    layer = base.model.layers[0]
+    parts = {
+        "qkv": layer.self_attn.qkv_proj,
+        "o": layer.self_attn.o_proj,
+        "gate and up": layer.mlp.gate_up_proj,
+        "down": layer.mlp.down_proj,
+        "head": base.compute_logits,
+    }
+    found: dict[str, dict[int, float]] = {}
+    with torch.inference_mode():
+        for name, part in parts.items():
+            width = part.input_size_per_partition if name != "head" else base.config.hidden_size
+            found[name] = {}
+            for rows in ROWS:
+                x = torch.randn(rows, width, dtype=next(base.parameters()).dtype)
+                times = []
+                for _ in range(15):
+                    began = time.perf_counter()
+                    part(x)
+                    times.append(time.perf_counter() - began)
+                found[name][rows] = sorted(times)[len(times) // 2]
+    return found
+
+
+def measure(engines: list[Engine], case: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+    """One case: milliseconds for each token of every engine in each turn, and the share of accepted drafts."""
+    ways = [(engine, None) for engine in engines if engine.name != "ours"]
+    ways += [(engine, drafts) for engine in engines if engine.name == "ours" for drafts in options.drafts]
+    times: dict[str, list[float]] = {}
+    counts: dict[str, list[float]] = {}
+    for turn in range(-1, options.repeats):
+        bench.say(f"{case}, {'warming up' if turn < 0 else f'turn {turn + 1} of {options.repeats}'}")
+        for engine, drafts in ways:
+            name = engine.name if drafts is None else f"{drafts}"
+            request = [case["temperature"], drafts, turn + 1]
+            first = engine.ask([case["batch"], 1, *request])
+            whole = engine.ask([case["batch"], options.new, *request])
+            if turn >= 0:
+                each = (whole["seconds"] - first["seconds"]) / (options.new - 1)
+                times.setdefault(name, []).append(1e3 * each)
+                count = counts.setdefault(name, [0, 0])
+                count[0] += whole["drafted"]
+                count[1] += whole["accepted"]
+    return {**case, "ms_per_token": times, "drafted_and_accepted": {k: v for k, v in counts.items() if v[0]}}
+
+
+def over(result: dict[str, Any], name: str, opponent: str) -> dict[str, float]:
+    """How many times as fast `name` is, over the turns."""
+    times = result["ms_per_token"]
+    return bench.spread([theirs / ours for theirs, ours in zip(times[opponent], times[name], strict=True)])
+
+
+def print_tables(results: list[dict[str, Any]], rows: dict[str, dict[str, float]]) -> None:
+    print("\nRows against 1 row, times its seconds\n")
+    header = ["rows", *rows]
+    print(bench.table(header, [[str(n), *(f"{p[str(n)] / p['1']:.2f}" for p in rows.values())] for n in ROWS]))
+    columns = dict(OPPONENTS)
+    columns |= {name: f"(c) over {name}" for name in results[0]["ms_per_token"] if name.startswith(COPY)}
+    lines = []
+    for result in results:
+        for name in result["ms_per_token"]:
+            if name in columns:
+                continue
+            drafted, accepted = result["drafted_and_accepted"].get(name, (0, 0))
+            lines.append(
+                [
+                    f"{result['accepted']:g}, T {result['temperature']:g}, batch {result['batch']}",
+                    name,
+                    f"{accepted / drafted:.2f}" if drafted else "",
+                    *(bench.cell(over(result, name, opponent)) for opponent in columns),
+                ]
+            )
+    print("\nTimes as fast\n")
+    print(bench.table(["accepted, temperature, batch", "drafts", "accepted of drafted", *columns.values()], lines))
+
+
+def main() -> None:
+    options = parse()
+    if options.worker:
+        job = json.loads(options.worker)
+        bench.prepare_engines(job["threads"])
+        answer(lambda: build(job))
+        return
+    dtype = options.dtype or bench.default_dtype()
+    bench.prepare_engines(options.threads)
+    machine = bench.describe()
+    setup = {"shape": options.shape, "small_layers": options.small_layers, "dtype": dtype, "new": options.new}
+    results: list[dict[str, Any]] = []
+    rows: dict[str, dict[str, float]] = {}
+    for accepted in options.accepted:
+        for temperature in options.temperatures:
+            places, reached = make_agreeing(
+                options.shape, options.small_layers, accepted, temperature, Path(options.folder)
+            )
+            job: dict[str, Any] = {"dtype": dtype, "threads": options.threads}
+            job |= dict(zip(("base", "positive", "negative"), map(str, places), strict=True))
+            engines = []
+            for name in (*OPPONENTS, "ours", "auto"):
+                bench.say(f"starting {name}")
+                engines.append(Engine(__file__, name, job))
+            for drafts in options.copy_drafts:
+                bench.say(f"starting a {COPY} that makes {drafts} drafts")
+                engines.append(Engine(__file__, f"{COPY}, {drafts}", {**job, "copy_drafts": drafts}))
+            try:
+                rows = rows or engines[0].ask("rows")
+                for batch in options.batches:
+                    case = {"accepted": accepted, "on_texts": reached, "temperature": temperature, "batch": batch}
+                    results.append(measure(engines, case, options))
+                    bench.write_json(
+                        options.json, "speculation", machine, setup=setup, seconds_of_rows=rows, results=results
+                    )
+            finally:
+                for engine in engines:
+                    engine.stop()
+    print(bench.describe_line(machine))
+    print_tables(results, rows)
+
+
+if __name__ == "__main__":
+    main()
