@@ -101,6 +101,7 @@ MARKED_BY_FIXTURE = {
     "server": "server",
     "stock_server": "server",
     "guarded_server": "server",
+    "drafting_server": "server",
     "browser": "browser",
     "page": "browser",
 }

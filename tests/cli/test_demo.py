@@ -65,7 +65,7 @@ def test_the_demo_analyzed(monkeypatch, tmp_path, capsys):
 
     def open_reader(reading):
         read.append(reading)
-        return FakeReader(TinyBackend().tokenizer)
+        return FakeReader()
 
     monkeypatch.setattr(backends, "open_backend", lambda plan: TinyBackend())
     monkeypatch.setattr(readings, "open_reader", open_reader)

@@ -30,6 +30,7 @@ def config(*options: str) -> tuple[Any, str]:
 def test_what_is_said_is_what_the_models_get() -> None:
     assert config() == config("--speculate", "0") == (0, "positive")
     assert config("--speculate", "3") == (3, "positive")
+    assert config("--speculate", "auto") == ("auto", "positive")
     assert config("--speculate", "2", "--drafter", "negative") == (2, "negative")
     assert config("--speculate", "1", "--drafter", "positive:2", "--pair", "org/p2,") == (1, "positive:2")
     # A recipe's drafter may stay while the command line switches drafts off.

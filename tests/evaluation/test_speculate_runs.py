@@ -64,6 +64,8 @@ def test_samples_of_another_drafter_are_refused(
 def test_the_number_of_drafts_may_change(generate: Generate, tmp_path: Path) -> None:
     assert generate(*SAMPLING, "--speculate", "1") == 0
     assert generate(*SAMPLING, "--speculate", "5", "--drafter", "positive:1", problems=4) == 0
+    assert generate(*SAMPLING, "--speculate", "auto", problems=4) == 0
+    assert generate(*SAMPLING, "--speculate", "5", "--drafter", "positive:1", problems=4) == 0
     run = RunFolder(tmp_path / "run")
     assert len(run.done()) == 4 * 2 * 3
     assert (run.config["speculate"], run.config["drafter"]) == (5, "positive:1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -40,7 +41,7 @@ def reading_of(run: Path, **options: object) -> Reading:
 
 def read(reading: Reading, at_most: int | None = None) -> tuple[Path, list[Key]]:
     """The traces' folder and the answers that had to be read."""
-    reader = FakeReader(TinyBackend().tokenizer, at_most)
+    reader = FakeReader(at_most)
     try:
         return read_answers(reading, lambda _: reader), [one.key for one in reader.given]
     except KeyboardInterrupt:
@@ -68,8 +69,12 @@ def test_a_prompt_that_is_not_the_runs(run: Path) -> None:
     lines = [json.loads(line) for line in (run / "problems.jsonl").read_text().splitlines()]
     lines[0]["question"] += " Why?"
     (run / "problems.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    def never(reading: Reading) -> NoReturn:
+        raise AssertionError("models were loaded")
+
     with pytest.raises(UserError, match="the prompt of tiny till-000 has .* tokens, not .* restore template"):
-        read(reading_of(run))
+        read_answers(reading_of(run), never)
 
 
 def test_an_input_file_with_whole_prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,7 +183,7 @@ def test_a_damaged_part(run: Path) -> None:
 
 
 def test_the_command(run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    reader = FakeReader(TinyBackend().tokenizer)
+    reader = FakeReader()
     monkeypatch.setattr(readings, "open_reader", lambda reading: reader)
     command = ["analyze", str(run), "--samples", "2", "--rows", "base,rast"]
     assert main(command) == 0

@@ -44,8 +44,8 @@ class FakeReader:
 
     columns = COLUMNS
 
-    def __init__(self, tokenizer: Any, at_most: int | None = None) -> None:
-        self.tokenizer, self.at_most = tokenizer, at_most
+    def __init__(self, at_most: int | None = None) -> None:
+        self.at_most = at_most
         self.given: list[StoredAnswer] = []
 
     def read(self, answers: Iterable[StoredAnswer]) -> Iterator[tuple[int, np.ndarray]]:

@@ -26,12 +26,12 @@ PLACES: list[Callable[[Any], dict[str, Any]]] = [
 ]
 
 
-def reader(speculate: int) -> RequestWeights:
+def reader(speculate: int | str) -> RequestWeights:
     config = RastConfig.build("some/base", "some/positive", "some/negative", speculate=speculate)
     return RequestWeights(None, config, {})  # type: ignore[arg-type]
 
 
-def choose(speculate: int, body: dict[str, Any]) -> dict[str, Any]:
+def choose(speculate: int | str, body: dict[str, Any]) -> dict[str, Any]:
     requested_alpha.set(None)
     requested_drafts.set(None)
     return json.loads(reader(speculate).choose(json.dumps(body).encode()))
@@ -48,6 +48,8 @@ def test_a_number_leaves_the_body_and_is_noted(place: Callable[[Any], dict[str, 
         assert (requested_drafts.get(), requested_alpha.get()) == (count, 0.5)
     choose(0, place(0))
     assert requested_drafts.get() == 0
+    choose("auto", place(8))
+    assert requested_drafts.get() == 8
     assert "speculate" not in json.dumps(choose(3, place(None)))
     assert requested_drafts.get() is None
 
@@ -78,7 +80,7 @@ def test_places_agree_and_names_are_exact() -> None:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def drafting_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     options = ["--speculate", "3", "--expose", "base", "--ui"]
     with serving(tmp_path_factory.mktemp("speculate"), *options, VLLM_LOGGING_LEVEL="INFO") as server:
         yield server
@@ -93,7 +95,7 @@ def grown(server: Server, before: tuple[int, ...]) -> list[int]:
     return [now - then for now, then in zip(counts(server), before, strict=True)]
 
 
-def test_answers_are_the_mix_s_own(server: Server, start_engine: Callable[..., Any]) -> None:
+def test_answers_are_the_mix_s_own(drafting_server: Server, start_engine: Callable[..., Any]) -> None:
     """Greedy, token for token, with every number of drafts that a request may choose, alone and in one batch."""
     from vllm import SamplingParams
 
@@ -103,46 +105,46 @@ def test_answers_are_the_mix_s_own(server: Server, start_engine: Callable[..., A
         params = SamplingParams(temperature=0, max_tokens=24, extra_args=extra)
         expected = [list(one.outputs[0].token_ids) for one in llm.generate(PROMPTS, params, use_tqdm=False)]
         for own in ({}, {"speculate": 0}, {"vllm_xargs": {"speculate": 1}}, {"speculate": 3}):
-            answer = server.complete(PROMPTS, return_token_ids=True, **extra, **own)
+            answer = drafting_server.complete(PROMPTS, return_token_ids=True, **extra, **own)
             assert [choice["token_ids"] for choice in answer["choices"]] == expected, (alpha, own)
 
 
-def test_a_request_chooses_how_much_is_drafted(server: Server) -> None:
+def test_a_request_chooses_how_much_is_drafted(drafting_server: Server) -> None:
     """Samples too do not depend on it: seed, position and distributions are all that a token follows from."""
     sampling = {"temperature": 1.0, "seed": 5, "max_tokens": 24, "ignore_eos": True}
     texts = []
     for count in (None, 0, 1, 2):
-        before = counts(server)
-        texts.append(server.tokens(PROMPTS[0], **sampling, speculate=count))
-        drafts, drafted, accepted = grown(server, before)
+        before = counts(drafting_server)
+        texts.append(drafting_server.tokens(PROMPTS[0], **sampling, speculate=count))
+        drafts, drafted, accepted = grown(drafting_server, before)
         assert accepted <= drafted <= drafts * (3 if count is None else count)
         assert (drafts > 0) == (count != 0)
     assert texts[1:] == texts[:1] * 3
-    before = counts(server)
-    server.tokens(PROMPTS[0], model="tiny:base:base")
-    assert grown(server, before) == [0, 0, 0], "the base alone drafts nothing on a CPU"
+    before = counts(drafting_server)
+    drafting_server.tokens(PROMPTS[0], model="tiny:base:base")
+    assert grown(drafting_server, before) == [0, 0, 0], "the base alone drafts nothing on a CPU"
 
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions", "/v1/responses"])
-def test_a_wrong_number_is_a_bad_request(server: Server, path: str, stream: bool) -> None:
+def test_a_wrong_number_is_a_bad_request(drafting_server: Server, path: str, stream: bool) -> None:
     asked = {"prompt": "Hi", "messages": [{"role": "user", "content": "Hi"}], "input": "Hi"}
     for own in ({"speculate": 4}, {"vllm_xargs": {"speculate": True}}):
-        status, answer = server.post(path, {"model": "tiny:base", "stream": stream, **asked, **own})
+        status, answer = drafting_server.post(path, {"model": "tiny:base", "stream": stream, **asked, **own})
         assert status == 400 and answer["error"]["param"] == "speculate"
         assert re.fullmatch("speculate: expected an integer from 0 to 3, got (4|True)", answer["error"]["message"])
 
 
-def test_the_counters_and_the_page_tell(server: Server) -> None:
-    before = counts(server)
-    tokens = server.tokens(PROMPTS[0], model="tiny:base", alpha="positive", ignore_eos=True)
-    drafts, drafted, accepted = grown(server, before)
+def test_the_counters_and_the_page_tell(drafting_server: Server) -> None:
+    before = counts(drafting_server)
+    tokens = drafting_server.tokens(PROMPTS[0], model="tiny:base", alpha="positive", ignore_eos=True)
+    drafts, drafted, accepted = grown(drafting_server, before)
     assert accepted == drafted, "the drafter agrees with itself"
     assert len(tokens) == 24 == 1 + drafts + accepted, "the prompt's step, and each later one with what it kept"
     per_position = 'vllm:spec_decode_num_accepted_tokens_per_pos_total{engine="0",model_name="tiny:base",position="2"}'
-    told = [line for line in server.get("/metrics").splitlines() if not line.startswith("#")]
+    told = [line for line in drafting_server.get("/metrics").splitlines() if not line.startswith("#")]
     assert any(line.startswith(per_position) and not line.endswith(" 0.0") for line in told)
     asked = {name for name in metrics_of_the_dashboard() if "spec_decode" in name}
     assert len(asked) == 3 and asked <= {re.split("[{ ]", line)[0] for line in told}
-    assert json.loads(server.get("/ui/config.json"))["speculate"] == 3
-    assert "speculate 3: tiny:positive drafts, all models verify; no extra weights" in server.log.read_text()
+    assert json.loads(drafting_server.get("/ui/config.json"))["speculate"] == 3
+    assert "speculate 3: tiny:positive drafts, all models verify; no extra weights" in drafting_server.log.read_text()

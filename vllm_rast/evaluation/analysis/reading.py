@@ -17,7 +17,7 @@ from vllm_rast.errors import UserError
 from vllm_rast.evaluation.analysis.answers import StoredAnswer, chosen_samples, stored_answers
 from vllm_rast.evaluation.analysis.traces import TraceFolder, parts_of
 from vllm_rast.evaluation.runs.backends import telling_of_death
-from vllm_rast.evaluation.runs.folder import RunFolder, Sample, without_speed
+from vllm_rast.evaluation.runs.folder import RunFolder, without_speed
 from vllm_rast.evaluation.runs.plan import SECRET_OPTIONS, plain, weights_of
 from vllm_rast.evaluation.runs.progress import Progress
 from vllm_rast.mix.alpha import Alpha
@@ -56,7 +56,6 @@ class Reader(Protocol):
     """What reads answers. columns: the names of the numbers."""
 
     columns: list[str]
-    tokenizer: Any
 
     def read(self, answers: Iterable[StoredAnswer]) -> Iterator[tuple[int, np.ndarray]]:
         """(place of the answer, its numbers [num_tokens, len(columns)]) as soon as each is finished."""
@@ -81,7 +80,6 @@ class VllmReader:
             **reading.engine,
         )
         self.columns = self.llm.trace_columns
-        self.tokenizer: Any = self.llm.get_tokenizer()
 
     def read(self, answers: Iterable[StoredAnswer]) -> Iterator[tuple[int, np.ndarray]]:
         from vllm_rast.llm import Answer
@@ -120,8 +118,8 @@ def engine_of_run(config: dict[str, Any], models: RastConfig, given: dict[str, A
 def read_answers(reading: Reading, open_reader: Callable[[Reading], Reader]) -> Path:
     """Read every answer that is chosen and not read yet; returns the folder of the traces.
 
-    The models are loaded only if needed. Raises UserError, or RunError if a trace cannot be written; what was finished
-    before is kept.
+    The models are loaded only if needed. Raises UserError, before they are loaded, or RunError if a trace cannot be
+    written; what was finished before is kept.
     """
     folder = RunFolder(reading.run)
     samples = chosen_samples(folder, reading.rows, reading.samples, reading.problems)
@@ -129,18 +127,31 @@ def read_answers(reading: Reading, open_reader: Callable[[Reading], Reader]) -> 
         done = traces.done()
         missing = [sample for sample in samples if sample.key not in done]
         if missing:
-            print(f"vllm-rast: {len(missing):,} answers to read; loading the models", file=sys.stderr, flush=True)
-            read_missing(reading, folder, missing, traces, open_reader(reading))
+            tokenizer = tokenizer_of(reading)
+            answers = list(stored_answers(folder, missing, reading.models, tokenizer, reading.alpha))
+            print(f"vllm-rast: {len(answers):,} answers to read; loading the models", file=sys.stderr, flush=True)
+            traces.add_vocabulary(texts_of_ids(tokenizer))
+            read_missing(answers, traces, open_reader(reading))
     return traces.path
 
 
-def read_missing(
-    reading: Reading, folder: RunFolder, missing: list[Sample], traces: TraceFolder, reader: Reader
-) -> None:
+def tokenizer_of(reading: Reading) -> Any:
+    """The base's tokenizer, or the one that the engine's options name. Raises UserError if there is none."""
+    from transformers import AutoTokenizer
+
+    base, options = reading.models.sources[0], reading.engine
+    path = options.get("tokenizer") or base.path
+    revision = options.get("tokenizer_revision") or (base.revision if path == base.path else None)
+    trust = bool(options.get("trust_remote_code", False))
+    try:
+        return AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=trust)
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot load the tokenizer of {path}: {reason_of(error)}") from error
+
+
+def read_missing(answers: list[StoredAnswer], traces: TraceFolder, reader: Reader) -> None:
     """Read and keep them, and say at what cost."""
     traces.columns = reader.columns
-    traces.add_vocabulary(texts_of_ids(reader.tokenizer))
-    answers = list(stored_answers(folder, missing, reading.models, reader.tokenizer, reading.alpha))
     begin, read, kept = time.monotonic(), 0, 0
     with Progress("reading") as progress:
         for made, (place, numbers) in enumerate(reader.read(answers), 1):
