@@ -6,7 +6,7 @@
 
 HASH is of config.json: another ceiling or mix has a folder of its own, and nothing is ever mixed up. An answer is
 named by its key (benchmark, row, problem, sample), as in samples.jsonl, and is written once. A part is a whole file or
-none, so a crash leaves at most FLUSH_S seconds of work to do again, and Ctrl-C or an error nothing.
+none: `kill -9` loses at most the answers that ended within FLUSH_S seconds, Ctrl-C or an error none.
 """
 
 from __future__ import annotations
