@@ -198,7 +198,7 @@ def test_the_endpoint(server: Server) -> None:
     """Every name of the dashboard is there; requests, tokens and KL grow by those of three answers."""
     names = {name for name in metrics_of_the_dashboard() if name.startswith("vllm_rast:")}
     assert len(names) == 5
-    names |= {"vllm:generation_tokens_total"}
+    names |= {"vllm:generation_tokens_total", "vllm_rast:alpha_sum"}
     before = {name: server.metric(name) for name in names} | by_kind(server)
     for body in ({"vllm_xargs": {"alpha": 0.5}}, {"model": "tiny:base:base"}, {"n": 3, "temperature": 1, "seed": 1}):
         server.complete("Question:", max_tokens=8, ignore_eos=True, **body)
