@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from greedy import decode, expected, make_prompts, params
 from paths import ROOT
-from random_models import NUM_TOKENS, make_model, quantise
+from random_models import NUM_TOKENS, make_model, needs_int8, quantise
 
 from vllm_rast import RastConfig
 from vllm_rast.reference import ReferenceLLM
@@ -66,6 +66,7 @@ def test_bfloat16_heads_are_not_rounded(start_engine: Callable[..., Any], random
     assert engine.apply_model(logits_are_finer_than_bfloat16) == [True]
 
 
+@needs_int8
 def test_a_quantised_small_model(
     start_engine: Callable[..., Any], random_models: dict[str, str], tmp_path: Path
 ) -> None:

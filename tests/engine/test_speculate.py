@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from greedy import MAX_TOKENS, SCHEDULES, decode, expected, make_prompts, params
-from random_models import NUM_TOKENS, make_model, quantise
+from random_models import NUM_TOKENS, make_model, needs_int8, quantise
 from v1 import counters, drafts, runner_of
 from vllm import SamplingParams
 from vllm.exceptions import VLLMValidationError
@@ -224,7 +224,7 @@ def test_every_kind_of_request_samples_the_same_without_drafts(
             assert {k: v.logprob for k, v in a.items()} == pytest.approx({k: v.logprob for k, v in b.items()}, abs=2e-4)
 
 
-@pytest.mark.skipif(torch.cpu._is_amx_tile_supported(), reason="vLLM's 8-bit product has no float32 with AMX")
+@needs_int8
 def test_a_quantised_drafter(start_engine: Callable[..., Any], random_models: dict[str, str], tmp_path: Path) -> None:
     small = quantise(make_model(tmp_path / "small", 7, architecture="llama", vocab=98))
     prompts = make_prompts(4, seed=84)

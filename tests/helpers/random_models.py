@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -78,6 +79,11 @@ def make_model(
     model.save_pretrained(folder)
     make_tokenizer(words).save_pretrained(folder)
     return str(folder)
+
+
+needs_int8 = pytest.mark.skipif(
+    torch.cpu._is_amx_tile_supported(), reason="vLLM's 8-bit product takes no float32 on a processor with AMX"
+)
 
 
 def quantise(folder: str) -> str:
