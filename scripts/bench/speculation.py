@@ -3,7 +3,7 @@
     python scripts/bench/speculation.py --folder MODELS --dtype float32 --accepted 0.8 --batches 1,8 --drafts 2,4
 
 Every figure is a ratio of times for each token, in one run and in turns: how many times as fast as the same request is
-the mix with K drafts, or with "auto" ("auto" is in the list of engines, K a number of drafts of the engine "ours")?
+the mix with K drafts, or with "auto" (K = a number: the engine "ours")?
 
     (a) over mix            the same mix without speculation
     (b) over base           the base alone in stock vLLM, in the same dtype
@@ -31,8 +31,9 @@ from common.turns import Engine, answer
 PROMPT = 32  # tokens
 ROWS = (1, 2, 3, 4, 5, 6, 7, 8, 16, 32, 64)
 MOST = 6  # drafts of the engine "ours"; each request says how many it wants
-OPPONENTS = {"mix": "(a) over mix", "base": "(b) over base", "base, ours": "(b') over base, ours"}
+OPPONENTS = {"mix": "(a) over mix", "base": "(b) over base", "ours alone": "(b') over base, ours"}
 COPY = "second copy"
+ENGINES = (*OPPONENTS, COPY, "ours", "auto")
 
 
 def numbers(text: str) -> list[int]:
@@ -61,6 +62,12 @@ def parse() -> argparse.Namespace:
         help="(default: 0,1)",
     )
     parser.add_argument("--new", type=bench.positive, default=64, help="new tokens of each request (default: 64)")
+    parser.add_argument(
+        "--engines",
+        type=lambda text: [name for name in ENGINES if name in text.split(",") or name == "mix"],
+        default=list(ENGINES),
+        help=f"fewer need less memory (default: {','.join(ENGINES)})",
+    )
     parser.add_argument("--copy-drafts", type=numbers, default=[3], help="drafts of the second copy (default: 3)")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     bench.add_common(parser)
@@ -88,7 +95,7 @@ def build(job: dict[str, Any]) -> Callable[[Any], Any]:
     name, small = job["name"], {"positive": job["positive"], "negative": job["negative"]}
     if name == "base":
         llm: Any = LLM(job["base"], **options)
-    elif name == "base, ours":
+    elif name == "ours alone":
         llm = RastLLM(job["base"], **options)
     elif name.startswith(COPY):
         drafter = {"method": "draft_model", "model": job["positive"], "num_speculative_tokens": job["copy_drafts"]}
@@ -187,7 +194,7 @@ def print_tables(results: list[dict[str, Any]], rows: dict[str, dict[str, float]
     print("\nRows against 1 row, times its seconds\n")
     header = ["rows", *rows]
     print(bench.table(header, [[str(n), *(f"{p[str(n)] / p['1']:.2f}" for p in rows.values())] for n in ROWS]))
-    columns = dict(OPPONENTS)
+    columns = {name: title for name, title in OPPONENTS.items() if name in results[0]["ms_per_token"]}
     columns |= {name: f"(c) over {name}" for name in results[0]["ms_per_token"] if name.startswith(COPY)}
     lines = []
     for result in results:
@@ -228,12 +235,11 @@ def main() -> None:
             job: dict[str, Any] = {"dtype": dtype, "threads": options.threads}
             job |= dict(zip(("base", "positive", "negative"), map(str, places), strict=True))
             engines = []
-            for name in (*OPPONENTS, "ours", "auto"):
-                bench.say(f"starting {name}")
-                engines.append(Engine(__file__, name, job))
-            for drafts in options.copy_drafts:
-                bench.say(f"starting a {COPY} that makes {drafts} drafts")
-                engines.append(Engine(__file__, f"{COPY}, {drafts}", {**job, "copy_drafts": drafts}))
+            for name in options.engines:
+                for drafts in options.copy_drafts if name == COPY else [0]:
+                    bench.say(f"starting {name}")
+                    called = f"{COPY}, {drafts}" if drafts else name
+                    engines.append(Engine(__file__, called, {**job, "copy_drafts": drafts}))
             try:
                 rows = rows or engines[0].ask("rows")
                 for batch in options.batches:

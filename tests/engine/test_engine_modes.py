@@ -175,21 +175,19 @@ def test_two_ranks(tmp_path: Path, wide_models: dict[str, str]) -> None:
         assert 0 < counts["gathers"] == counts["compute_logits"]
 
 
-def test_two_ranks_that_draft(tmp_path: Path, wide_models: dict[str, str]) -> None:
+def test_two_ranks_that_draft(start_engine: Callable[..., Any], tmp_path: Path, wide_models: dict[str, str]) -> None:
     """Both ranks draft the same, as many as the first says, whatever their times; one gather for each pass.
 
     Samples are those of one rank.
     """
+    base, positive, negative = wide_models.values()
     prompts = make_prompts(len(ALPHAS), seed=32)
-    samplings = [GREEDY, SEEDED]
-    alone, mixed = tmp_path / "alone", ReferenceLLM(RastConfig.build(*wide_models.values()))
-    alone.mkdir()
-    one = decode_elsewhere(alone, wide_models, prompts, {"enforce_eager": True, "speculate": 1}, samplings)
-    two = decode_elsewhere(
-        tmp_path, wide_models, prompts, {**TWO_RANKS, "speculate": "auto"}, samplings, **TWO_RANKS_ENVIRONMENT
-    )
-    assert one[0] == two[0] == expected(mixed, prompts, ALPHAS)
-    assert one[1] == two[1] != one[0]
+    alone = start_engine(base, positive=positive, negative=negative, speculate=1)
+    samples = decode(alone, prompts, ALPHAS, **SEEDED)
+    answers = expected(ReferenceLLM(RastConfig.build(base, positive, negative)), prompts, ALPHAS)
+    options = {**TWO_RANKS, "speculate": "auto"}
+    found = decode_elsewhere(tmp_path, wide_models, prompts, options, [GREEDY, SEEDED], **TWO_RANKS_ENVIRONMENT)
+    assert found == [answers, samples] and samples != answers
     first, second = json.loads((tmp_path / "gathers.json").read_text())
     assert first == second and first["draft"] > 0
     assert first["gathers"] == first["compute_logits"] + first["draft"]

@@ -33,6 +33,7 @@ def draw_coupled(p: torch.Tensor, q: torch.Tensor, seeds: np.ndarray, positions:
     """
     drafts = draw_drafts(q, seeds, positions)
     places = drafts.unsqueeze(1)
+    # Not log_softmax: as fast on a CPU, and off by 1e-5 for 152,000 ids in float32, where logsumexp is by 1e-6.
     ratio = p.gather(1, places).squeeze(1) - p.logsumexp(1) - q.gather(1, places).squeeze(1) + q.logsumexp(1)
     accepted = uniforms(seeds, positions, ACCEPT) < ratio.double().exp()
     if not accepted.all():
@@ -43,10 +44,11 @@ def draw_coupled(p: torch.Tensor, q: torch.Tensor, seeds: np.ndarray, positions:
 
 def draw_residual(p: torch.Tensor, q: torch.Tensor, seeds: np.ndarray, positions: np.ndarray) -> torch.Tensor:
     """A sample of what softmax(p) has more than softmax(q), [n]; shapes as in `draw_coupled`."""
-    target = p.softmax(1)
-    more = target.clone()
+    more = p.softmax(1)
     more[:, : q.shape[1]] -= q.softmax(1)
     more.clamp_(min=0)
     # Nothing is left only where both agree to the last bit and the sums' rounding refused the draft.
-    more = torch.where(more.sum(1, keepdim=True) > 0, more, target)
-    return draw(more.log(), row_seeds(seeds, positions, RESIDUAL))
+    empty = more.amax(1) == 0
+    more.log_()
+    more[empty] = p[empty]
+    return draw(more, row_seeds(seeds, positions, RESIDUAL))

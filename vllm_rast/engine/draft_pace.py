@@ -15,7 +15,8 @@ class DraftPace:
     """The same number each time, or with `schedule` the one that it chooses from what is measured here.
 
     A pass lasts from the end of one drafting to the beginning of the next: scheduling, all models, sampling, and what
-    the engine's own process does between. It counts if its requests were all there before and none read its prompt.
+    the engine's own process does between. It counts if its requests were all there before and none read its prompt, and
+    if the drafter took part.
     """
 
     def __init__(self, most: int, schedule: DraftSchedule | None) -> None:
@@ -32,7 +33,7 @@ class DraftPace:
         if self.schedule is None:
             return self.most
         self.began = time.perf_counter()
-        if rows == len(req_ids) + drafted and self.req_ids.issuperset(req_ids):
+        if drafting and rows == len(req_ids) + drafted and self.req_ids.issuperset(req_ids):
             self.schedule.passes.note(rows, self.began - self.ended)
         self.req_ids = set(req_ids)
         return of_first_rank(self.schedule.choose(len(req_ids), drafting))

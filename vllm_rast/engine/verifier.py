@@ -42,8 +42,15 @@ class Step:
         requests: each line's request. rows: its row in the step. offsets: its place among the step's new tokens.
         """
         assert self.draft_logits is not None and self.temperatures is not None
-        q = self.draft_logits[rows].float() / self.temperatures[requests].unsqueeze(1)
+        q, temperatures = some_rows(self.draft_logits, rows).float(), self.temperatures[requests]
+        if (temperatures != 1).any():
+            q = q / temperatures.unsqueeze(1)
         return draw_coupled(logits, q, self.seeds[requests], self.lengths[requests] + offsets)
+
+
+def some_rows(logits: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """These rows, in ascending order; without a copy if they are all."""
+    return logits if len(rows) == len(logits) else logits[rows]
 
 
 class CoupledSampler(nn.Module):
@@ -70,7 +77,8 @@ class CoupledSampler(nn.Module):
         else:
             sampled, returned = self.plain(logits, generators, None, None)
         (requests,) = step.coupled.nonzero()
-        sampled[requests] = step.draw(logits[requests], requests, step.last_rows[requests], step.num_drafts[requests])
+        p = some_rows(logits, torch.from_numpy(requests))
+        sampled[requests] = step.draw(p, requests, step.last_rows[requests], step.num_drafts[requests])
         return sampled, returned
 
     def processed(self, logits: torch.Tensor) -> torch.Tensor | None:
@@ -124,7 +132,8 @@ class Verifier(RejectionSampler):
         if step is not None and step.coupled[requests].any():
             (lines,) = step.coupled[requests].nonzero()
             rows = self.target_rows(counts)[lines]
-            tokens[lines] = step.draw(target_logits[lines], requests[lines], rows, offsets[lines])
+            p = some_rows(target_logits, torch.from_numpy(lines))
+            tokens[lines] = step.draw(p, requests[lines], rows, offsets[lines])
         output = torch.full((len(counts), max_spec_len + 1), PLACEHOLDER_TOKEN_ID, dtype=torch.int32)
         right = (tokens == draft_token_ids).tolist()
         values, bonus = tokens.tolist(), bonus_token_ids.flatten().tolist()

@@ -46,6 +46,7 @@ class Shape:
 SHAPES = {
     "qwen2-0.5b": Shape(896, 24, 14, 2, 4864, 151_936),  # Qwen2.5-0.5B's
     "qwen2-390m": Shape(896, 24, 14, 2, 4864, 32_768),  # the same with fewer rows, so that layers cost most of it
+    "qwen2-164m": Shape(896, 10, 14, 2, 4864, 16_384),  # and fewer layers, for machines with little memory
     "qwen2-91m": Shape(512, 4, 8, 2, 1792, 151_936),
     "qwen2-39m": Shape(512, 8, 8, 2, 1408, 32_768),  # for machines with few cores
     "qwen2-11m": Shape(256, 4, 4, 2, 704, 32_768),
