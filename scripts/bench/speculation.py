@@ -2,8 +2,8 @@
 
     python scripts/bench/speculation.py --folder MODELS --dtype float32 --accepted 0.8 --batches 1,8 --drafts 2,4
 
-Every figure is a ratio of times for each token, in one run and in turns: how many times as fast as the same request is
-the mix with K drafts, or with "auto" (K = a number: the engine "ours")?
+Every figure is a ratio of times for each token, in one run and in turns: how many times as fast as an opponent is the
+mix with K drafts (the engine "ours", each request with its own K), or with "auto"?
 
     (a) over mix            the same mix without speculation
     (b) over base           the base alone in stock vLLM, in the same dtype
