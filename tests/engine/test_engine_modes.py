@@ -135,7 +135,7 @@ def decode_elsewhere(
         tmp_path / "decode.py",
         *(tmp_path / f"{name}.json" for name in ("job", "answers", "gathers")),
     ]
-    done = subprocess.run(command, env={**os.environ, **env}, capture_output=True, text=True, timeout=420)
+    done = subprocess.run(command, env={**os.environ, **env}, capture_output=True, text=True, timeout=1000)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return json.loads((tmp_path / "answers.json").read_text())
 

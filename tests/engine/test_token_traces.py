@@ -252,7 +252,7 @@ def test_two_ranks(
     (tmp_path / "trace.py").write_text(SCRIPT)
     command = [sys.executable, tmp_path / "trace.py", tmp_path / "job.json", tmp_path / "traces.json"]
     environment = {**os.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=420)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1000)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     got = json.loads((tmp_path / "traces.json").read_text())
     assert sorted(got, key=int) == [str(key) for key in range(len(answers))]

@@ -62,7 +62,7 @@ def decode_with_v2(tmp_path: Path, prompts: list[list[int]], alphas: list[Any], 
     (tmp_path / "decode.py").write_text(SCRIPT)
     env = {**os.environ, "TRITON_INTERPRET": "1", "VLLM_USE_V2_MODEL_RUNNER": "1"}
     command = [sys.executable, tmp_path / "decode.py", tmp_path / "job.json", tmp_path / "result.json"]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=500)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=1000)
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-4000:]
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["state"] == "RastModelState"
