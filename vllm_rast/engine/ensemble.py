@@ -183,8 +183,7 @@ class Ensemble(nn.Module):
     def draft_ids(self, logits: torch.Tensor) -> torch.Tensor:
         """Only ids that a mix can give."""
         assert self.draft_column is not None
-        rows = min(self.vocab_sizes[self.draft_column], self.vocab_sizes[0])
-        return logits[:, : rows if self.num_ids is None else min(self.num_ids, rows)]
+        return logits[:, : min(self.ids(self.draft_column), self.vocab_sizes[0])]
 
     @staticmethod
     def get_model_state_cls() -> type:

@@ -27,6 +27,7 @@ class TokenWeights:
         self.known: dict[str, np.ndarray] = {}
         self.req_ids: list[str] = []
         self.table = torch.empty(0)
+        self.models_of_requests: np.ndarray | None = None  # [num_reqs, num_models], found when it is asked for
 
     def points(self, request: Any) -> np.ndarray:
         """The request's `Schedule.points`. vLLM keeps num_prompt_tokens as it was when a request is resumed."""
@@ -49,18 +50,20 @@ class TokenWeights:
         if req_ids != self.req_ids:
             # Requests come and go in almost every step: keep the points of those that stay, forget the others.
             self.known = {i: self.known[i] if i in self.known else self.points(requests[i]) for i in req_ids}
-            self.req_ids = list(req_ids)
+            self.req_ids, self.models_of_requests = list(req_ids), None
             table = stack_points(list(self.known.values()))
             if self.skips_idle_models:
                 self.ensemble.active = self.used(table, [requests[i] for i in req_ids])
             self.table = to_device(table, owner.device)
         write_token_rows(self.ensemble.token_weights[: len(owner)], self.table, owner, positions)
 
-    def uses(self, req_ids: list[str], column: int) -> np.ndarray:
+    def uses(self, column: int) -> np.ndarray:
         """Which of this step's requests have the keys and values of a model, [num_reqs]."""
         if not self.skips_idle_models:
-            return np.ones(len(req_ids), dtype=bool)
-        return np.array([models_used(self.known[req_id])[column] for req_id in req_ids])
+            return np.ones(len(self.req_ids), dtype=bool)
+        if self.models_of_requests is None:
+            self.models_of_requests = np.array([models_used(self.known[req_id]) for req_id in self.req_ids])
+        return self.models_of_requests[:, column]
 
     def forget(self, req_id: str) -> None:
         """Read a request again before the next step."""

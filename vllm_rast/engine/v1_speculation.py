@@ -62,30 +62,29 @@ class SpeculatingMixin:
         finally:
             self.sampler.topk_topp_sampler.step = None
 
-    def step(self, spec_decode_metadata: Any) -> Step:
-        """What sampling must know of this step's requests."""
-        metadata = self.input_batch.sampling_metadata
+    def step(self, spec_decode_metadata: Any) -> Step | None:
+        """What sampling must know of this step's requests; None if none samples by way of the drafter."""
+        draft_logits = self.get_model().take_draft_logits()  # type: ignore[attr-defined]
+        if draft_logits is None:
+            return None
+        temperatures = self.input_batch.sampling_metadata.temperature
         req_ids = self.input_batch.req_ids
         num_drafts = np.zeros(len(req_ids), dtype=np.int64)
         if spec_decode_metadata is not None:
             num_drafts[:] = spec_decode_metadata.num_draft_tokens
-        draft_logits = self.get_model().take_draft_logits()  # type: ignore[attr-defined]
-        coupled = np.zeros(len(req_ids), dtype=bool)
-        if draft_logits is not None:
-            coupled = self.drafts(req_ids) & (metadata.temperature > 0).numpy()
         return Step(
             draft_logits=draft_logits,
-            coupled=coupled,
+            coupled=self.drafts() & (temperatures > 0).numpy(),
             seeds=self.seeds(req_ids),
             lengths=self.input_batch.num_tokens_no_spec[: len(req_ids)].astype(np.int64),
-            temperatures=metadata.temperature,
+            temperatures=temperatures,
             last_rows=torch.from_numpy((num_drafts + 1).cumsum() - 1),
             num_drafts=num_drafts,
         )
 
-    def drafts(self, req_ids: list[str]) -> np.ndarray:
+    def drafts(self) -> np.ndarray:
         """Which requests have the drafter's keys and values, [num_reqs]."""
-        return self._token_weights.uses(req_ids, self.get_model().draft_column)  # type: ignore[attr-defined]
+        return self._token_weights.uses(self.get_model().draft_column)  # type: ignore[attr-defined]
 
     def seeds(self, req_ids: list[str]) -> np.ndarray:
         """The seed of each request's noise, [num_reqs]: its own, or one that is drawn when it is first seen."""
@@ -145,7 +144,7 @@ class SpeculatingMixin:
     def drafting(self, sampled: list[list[int]], sampling_metadata: Any) -> list[Drafted]:
         """The requests that can draft after this step, each as many tokens as it can still use."""
         req_ids = self.input_batch.req_ids
-        drafts, seeds = self.drafts(req_ids), self.seeds(req_ids)
+        drafts, seeds = self.drafts(), self.seeds(req_ids)
         unfinished = self.discard_request_mask.np[: len(req_ids)]
         found = []
         for row, req_id in enumerate(req_ids):

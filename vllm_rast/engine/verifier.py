@@ -21,18 +21,18 @@ from vllm_rast.mix.draft_schedule import DraftSchedule
 class Step:
     """What sampling must know of a step's requests beyond the mixed logits.
 
-    draft_logits: the drafter's, [num_rows, ids], from the pass that gave the mix's; None if all requests are greedy.
+    draft_logits: the drafter's, [num_rows, ids], from the pass that gave the mix's.
     coupled: which requests sample by way of the drafter, [num_reqs]: those that sample and that use it.
     seeds: of the requests' noise, [num_reqs]. lengths: their tokens before this step's, [num_reqs].
     temperatures: [num_reqs]. last_rows: the row of each request's last scheduled token, [num_reqs].
     num_drafts: how many drafts of each request the step verifies, [num_reqs].
     """
 
-    draft_logits: torch.Tensor | None
+    draft_logits: torch.Tensor
     coupled: np.ndarray
     seeds: np.ndarray
     lengths: np.ndarray
-    temperatures: torch.Tensor | None
+    temperatures: torch.Tensor
     last_rows: torch.Tensor
     num_drafts: np.ndarray
 
@@ -41,7 +41,6 @@ class Step:
 
         requests: each line's request. rows: its row in the step. offsets: its place among the step's new tokens.
         """
-        assert self.draft_logits is not None and self.temperatures is not None
         q, temperatures = some_rows(self.draft_logits, rows).float(), self.temperatures[requests]
         if (temperatures != 1).any():
             q = q / temperatures.unsqueeze(1)

@@ -14,7 +14,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from common.models import RECIPE, SHAPES, Shape
+from common.models import RECIPE, SHAPES, Shape, qwen2_config
 
 SPREAD = 0.04  # of all matrices but the embedding: layers then write about as much as they read
 EMBEDDING_SPREAD = 0.02
@@ -56,23 +56,9 @@ def make_agreeing(
 def random_model(shape: Shape) -> Any:
     """A Qwen2 model with tied embeddings and weights drawn anew."""
     import torch
-    from transformers import Qwen2Config, Qwen2ForCausalLM
+    from transformers import Qwen2ForCausalLM
 
-    config = Qwen2Config(
-        vocab_size=shape.vocab,
-        hidden_size=shape.width,
-        intermediate_size=shape.mlp_width,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.kv_heads,
-        head_dim=shape.head_width,
-        max_position_embeddings=shape.context,
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=None,
-        pad_token_id=0,
-    )
-    model = Qwen2ForCausalLM(config).float().eval()
+    model = Qwen2ForCausalLM(qwen2_config(shape)).float().eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:

@@ -80,13 +80,11 @@ def make_models(shape_names: Sequence[str], folder: str | Path, *, dtype: str = 
     return [make_model(name, folder, seed=seed, dtype=dtype) for seed, name in enumerate(shape_names)]
 
 
-def write_model(shape: Shape, folder: Path, seed: int, dtype: str) -> None:
-    """Config and weights. The tensors are drawn one after the other, so that no model ever stands in memory twice."""
-    import torch
-    from safetensors.torch import save_file
-    from transformers import Qwen2Config, Qwen2ForCausalLM
+def qwen2_config(shape: Shape, **more: Any) -> Any:
+    """transformers' configuration of a Qwen2 model with tied embeddings."""
+    from transformers import Qwen2Config
 
-    config = Qwen2Config(
+    return Qwen2Config(
         vocab_size=shape.vocab,
         hidden_size=shape.width,
         intermediate_size=shape.mlp_width,
@@ -99,9 +97,17 @@ def write_model(shape: Shape, folder: Path, seed: int, dtype: str) -> None:
         bos_token_id=None,
         eos_token_id=None,
         pad_token_id=0,
-        dtype=dtype,
-        architectures=["Qwen2ForCausalLM"],
+        **more,
     )
+
+
+def write_model(shape: Shape, folder: Path, seed: int, dtype: str) -> None:
+    """Config and weights. The tensors are drawn one after the other, so that no model ever stands in memory twice."""
+    import torch
+    from safetensors.torch import save_file
+    from transformers import Qwen2ForCausalLM
+
+    config = qwen2_config(shape, dtype=dtype, architectures=["Qwen2ForCausalLM"])
     with torch.device("meta"):
         model = Qwen2ForCausalLM(config)
     generator = torch.Generator().manual_seed(seed)

@@ -62,7 +62,12 @@ def alpha_of_row(folder: RunFolder, row: str, models: RastConfig, alpha: Alpha |
     own = folder.config["rows"][row]["alpha"]
     if alpha is not None:
         return alpha
-    return None if isinstance(own, str) and own in single_models(models) else own
+    return own if mixes(own, models) else None
+
+
+def mixes(alpha: Any, models: RastConfig) -> bool:
+    """Whether a row's alpha, as a run's configuration has it, is of a mix and not the name of one model."""
+    return not isinstance(alpha, str) or alpha not in single_models(models)
 
 
 class Prompts:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vllm_rast.evaluation.analysis.estimates import Estimate, grouped_means
-from vllm_rast.evaluation.analysis.finding import Finding, label, legend
+from vllm_rast.evaluation.analysis.finding import Finding, bars, label, legend
 from vllm_rast.evaluation.analysis.table import TraceTable
 from vllm_rast.evaluation.reports.plots import styles_of
 from vllm_rast.evaluation.reports.tables import Table
@@ -136,12 +136,9 @@ def answer_length(table: TraceTable, inside: NDArray[np.bool_]) -> float:
 def draw(axes: Axes, row: str, drawn: Mapping[tuple[str, str, str], tuple[Estimate, Estimate]]) -> None:
     names = [name for one, kind, name in drawn if one == row and kind in ("class", "fork")]
     kinds = {name: kind for one, kind, name in drawn if one == row}
-    for i, model in enumerate(("base", "mix")):
-        value, low, high = np.array([drawn[row, kinds[name], name][i] for name in names]).T
-        colour = styles_of(["base", "rast"])["base" if i == 0 else "rast"][0]
-        errors = np.nan_to_num(np.stack([value - low, high - value])).clip(min=0)
-        places = np.arange(len(names)) + (i - 0.5) * 0.4
-        axes.bar(places, value, 0.4, color=colour, label=model, yerr=errors, error_kw={"linewidth": 0.8})
-    axes.set_xticks(range(len(names)), names, rotation=30, ha="right")
+    base, mix = zip(*(drawn[row, kinds[name], name] for name in names), strict=True)
+    styles = styles_of(["base", "rast"])
+    colours = {"base": styles["base"][0], "mix": styles["rast"][0]}
+    bars(axes, names, {"base": base, "mix": mix}, colours, rotation=30, ha="right")
     label(axes, f"entropy in the answers of {row}", "", "nats")
     legend(axes)

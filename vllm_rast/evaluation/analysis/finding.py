@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from vllm_rast.evaluation.analysis.estimates import Estimate
 from vllm_rast.evaluation.reports.plots import PNG_DPI
 from vllm_rast.evaluation.reports.tables import Table
 from vllm_rast.evaluation.runs.jsonl import write_atomically
@@ -84,6 +87,23 @@ def label(axes: Axes, title: str, x: str, y: str) -> None:
     axes.set_title(title, fontsize=9, loc="left")
     axes.set_xlabel(x, fontsize=9)
     axes.set_ylabel(y, fontsize=9)
+
+
+def bars(
+    axes: Axes,
+    groups: Sequence[str],
+    series: Mapping[str, Sequence[Estimate]],
+    colours: Mapping[str, str],
+    **ticks: Any,
+) -> None:
+    """Bars with intervals: in each group one of every series, which has an estimate for each group."""
+    width = 0.8 / len(series)
+    for i, (name, estimates) in enumerate(series.items()):
+        value, low, high = np.array(estimates).T
+        places = np.arange(len(groups)) + (i - (len(series) - 1) / 2) * width
+        errors = np.nan_to_num(np.stack([value - low, high - value])).clip(min=0)
+        axes.bar(places, value, width, color=colours[name], label=name, yerr=errors, error_kw={"linewidth": 0.8})
+    axes.set_xticks(range(len(groups)), groups, **ticks)
 
 
 def legend(axes: Axes) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vllm_rast.evaluation.analysis.estimates import Estimate, ratios, short_percent
-from vllm_rast.evaluation.analysis.finding import Finding, label, legend
+from vllm_rast.evaluation.analysis.finding import Finding, bars, label, legend
 from vllm_rast.evaluation.analysis.table import TraceTable
 from vllm_rast.evaluation.reports.plots import styles_of
 from vllm_rast.evaluation.reports.tables import Table
@@ -65,13 +65,8 @@ def coverage(table: TraceTable, model: str) -> list[Estimate]:
 
 def draw(axes: Axes, top1: Mapping[tuple[str, str], Estimate]) -> None:
     rows, models = (list(dict.fromkeys(names)) for names in zip(*top1, strict=True))
-    width = 0.8 / len(models)
-    for i, (model, (colour, _)) in enumerate(styles_of(models).items()):
-        value, low, high = np.array([top1[row, model] for row in rows]).T
-        places = np.arange(len(rows)) + (i - (len(models) - 1) / 2) * width
-        errors = np.nan_to_num(np.stack([value - low, high - value])).clip(min=0)
-        axes.bar(places, value, width, color=colour, label=model, yerr=errors, error_kw={"linewidth": 0.8})
-    axes.set_xticks(range(len(rows)), rows)
+    colours = {model: colour for model, (colour, _) in styles_of(models).items()}
+    bars(axes, rows, {model: [top1[row, model] for row in rows] for model in models}, colours)
     axes.set_ylim(0, 1)
     label(axes, "path coverage, top 1", "answers of", "share of tokens")
     legend(axes)

@@ -16,12 +16,12 @@ from vllm_rast.engine.launch import engine_defaults, reason_of, set_environment
 from vllm_rast.errors import UserError
 from vllm_rast.evaluation.analysis.answers import StoredAnswer, chosen_samples, stored_answers
 from vllm_rast.evaluation.analysis.traces import TraceFolder, parts_of
-from vllm_rast.evaluation.runs.backends import telling_of_death
+from vllm_rast.evaluation.runs.backends import loading, telling_of_death
 from vllm_rast.evaluation.runs.folder import RunFolder, without_speed
 from vllm_rast.evaluation.runs.plan import SECRET_OPTIONS, plain, weights_of
 from vllm_rast.evaluation.runs.progress import Progress
 from vllm_rast.mix.alpha import Alpha
-from vllm_rast.mix.config import ModelPair, RastConfig, model_names
+from vllm_rast.mix.config import ModelPair, RastConfig
 
 # Of a run's options: nothing is drafted where nothing is decoded.
 LEFT_OUT = ("speculative_config",)
@@ -90,14 +90,8 @@ class VllmReader:
 
 def open_reader(reading: Reading) -> Reader:
     """Load the models. Raises UserError if they do not fit together or do not fit the machine."""
-    try:
+    with loading(reading.models):
         return VllmReader(reading)
-    except UserError:
-        raise
-    except OSError as error:
-        raise UserError(f"cannot load {' or '.join(model_names(reading.models))}: {reason_of(error)}") from error
-    except ValueError as error:
-        raise UserError(f"vLLM's options: {reason_of(error)}") from error
 
 
 def models_of_run(config: dict[str, Any], ceiling: str | None = None) -> RastConfig:

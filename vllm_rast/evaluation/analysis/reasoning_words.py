@@ -19,7 +19,7 @@ import yaml
 
 from vllm_rast.errors import UserError, shown
 from vllm_rast.evaluation.analysis.estimates import Estimate, ratio_difference, ratios
-from vllm_rast.evaluation.analysis.finding import Finding, label, legend
+from vllm_rast.evaluation.analysis.finding import Finding, bars, label, legend
 from vllm_rast.evaluation.reports.plots import styles_of
 from vllm_rast.evaluation.reports.tables import Table
 from vllm_rast.evaluation.runs.folder import Sample
@@ -152,12 +152,7 @@ def against_base(counts: Mapping[str, Mapping[Question, tuple[int, int]]], row: 
 
 def draw(axes: Axes, counted: Mapping[tuple[str, str], Estimate]) -> None:
     rows, categories = (list(dict.fromkeys(names)) for names in zip(*counted, strict=True))
-    width = 0.8 / len(rows)
-    for i, (row, (colour, _)) in enumerate(styles_of(rows).items()):
-        value, low, high = np.array([counted[row, category] for category in categories]).T
-        places = np.arange(len(categories)) + (i - (len(rows) - 1) / 2) * width
-        errors = np.nan_to_num(np.stack([value - low, high - value])).clip(min=0)
-        axes.bar(places, value, width, color=colour, label=row, yerr=errors, error_kw={"linewidth": 0.8})
-    axes.set_xticks(range(len(categories)), categories)
+    colours = {row: colour for row, (colour, _) in styles_of(rows).items()}
+    bars(axes, categories, {row: [counted[row, category] for category in categories] for row in rows}, colours)
     label(axes, "words of reasoning", "", "for 1,000 tokens")
     legend(axes)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from vllm_rast.errors import UserError
-from vllm_rast.evaluation.analysis.answers import chosen_samples
+from vllm_rast.evaluation.analysis.answers import chosen_samples, mixes
 from vllm_rast.evaluation.analysis.entropy import entropy
 from vllm_rast.evaluation.analysis.finding import Finding
 from vllm_rast.evaluation.analysis.moved_tokens import moved_tokens
@@ -26,7 +26,6 @@ from vllm_rast.evaluation.reports.tables import Table, markdown, to_rich
 from vllm_rast.evaluation.runs.folder import Key, RunFolder, Sample
 from vllm_rast.evaluation.runs.jsonl import write_atomically
 from vllm_rast.evaluation.scores.evaluate import evaluate_runs
-from vllm_rast.mix.alpha import single_models
 
 
 @dataclass(frozen=True)
@@ -102,8 +101,7 @@ def grades_of(folder: RunFolder, mixing: Sequence[str]) -> Grades | None:
 
 def mixing_rows(folder: RunFolder, reading: Reading) -> list[str]:
     """The rows that mix, `rast` first."""
-    singles = list(single_models(reading.models))
-    mixing = [row for row, entry in folder.config["rows"].items() if entry["alpha"] not in singles]
+    mixing = [row for row, entry in folder.config["rows"].items() if mixes(entry["alpha"], reading.models)]
     return sorted(mixing, key=lambda row: row != "rast")
 
 

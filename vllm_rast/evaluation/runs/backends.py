@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import tee
 from typing import TYPE_CHECKING, Any
 
@@ -24,12 +25,19 @@ FINISHED = ("stop", "length")  # other reasons are failures of the engine
 
 def open_backend(plan: Plan) -> Backend:
     """Load the models of a plan. Raises UserError if they do not fit together or do not fit the machine."""
-    try:
+    with loading(plan.models):
         return TransformersBackend(plan.models) if plan.backend == "transformers" else VllmBackend(plan)
+
+
+@contextmanager
+def loading(models: RastConfig) -> Iterator[None]:
+    """Raises UserError, one line, for what keeps models from loading."""
+    try:
+        yield
     except UserError:
         raise
     except OSError as error:  # what transformers raises for a model that is neither here nor on the hub
-        raise UserError(f"cannot load {' or '.join(model_names(plan.models))}: {reason_of(error)}") from error
+        raise UserError(f"cannot load {' or '.join(model_names(models))}: {reason_of(error)}") from error
     except ValueError as error:  # what vLLM raises for options that do not fit the models or each other
         raise UserError(f"vLLM's options: {reason_of(error)}") from error
 

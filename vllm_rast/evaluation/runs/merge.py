@@ -49,11 +49,13 @@ def merge_runs(parts: Sequence[str | os.PathLike[str]], into: str | os.PathLike[
             for sample in run.samples():
                 merged.twice += sample.key in met
                 met.add(sample.key)
-                if have.setdefault(sample.key, digest(sample)) != digest(sample):
-                    raise another(sample.key, run)
-                if len(have) > merged.there + merged.written:
+                decoded = digest(sample)
+                if sample.key not in have:
+                    have[sample.key] = decoded
                     folder.append(sample)
                     merged.written += 1
+                elif have[sample.key] != decoded:
+                    raise another(sample.key, run)
     return merged
 
 
