@@ -66,7 +66,7 @@ def coverage(table: TraceTable, model: str) -> list[Estimate]:
 def draw(axes: Axes, top1: Mapping[tuple[str, str], Estimate]) -> None:
     rows, models = (list(dict.fromkeys(names)) for names in zip(*top1, strict=True))
     colours = {model: colour for model, (colour, _) in styles_of(models).items()}
-    bars(axes, rows, {model: [top1[row, model] for row in rows] for model in models}, colours)
+    bars(axes, rows, {model: [top1[row, model] for row in rows] for model in colours}, colours)
     axes.set_ylim(0, 1)
     label(axes, "path coverage, top 1", "answers of", "share of tokens")
     legend(axes)

@@ -153,6 +153,6 @@ def against_base(counts: Mapping[str, Mapping[Question, tuple[int, int]]], row: 
 def draw(axes: Axes, counted: Mapping[tuple[str, str], Estimate]) -> None:
     rows, categories = (list(dict.fromkeys(names)) for names in zip(*counted, strict=True))
     colours = {row: colour for row, (colour, _) in styles_of(rows).items()}
-    bars(axes, categories, {row: [counted[row, category] for category in categories] for row in rows}, colours)
+    bars(axes, categories, {row: [counted[row, category] for category in categories] for row in colours}, colours)
     label(axes, "words of reasoning", "", "for 1,000 tokens")
     legend(axes)
