@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "binding.h"
+#include "linear.h"
 
 namespace vllm_rast {
 namespace {
@@ -15,12 +16,14 @@ struct InstructionSet {
 };
 
 // The best first. GCC's and clang's own look at cpuid also asks whether the system saves the wide registers.
+#if defined(__x86_64__)
+const bool kHasAvx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+#endif
 const InstructionSet kInstructionSets[] = {
 #if defined(__x86_64__)
-    {"avx512",
-     __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-         __builtin_cpu_supports("avx512vl"),
-     avx512::combine_tiles},
+    {"amx", kHasAvx512 && amx::available(), avx512::combine_tiles},
+    {"avx512", kHasAvx512, avx512::combine_tiles},
     {"avx2", __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"), avx2::combine_tiles},
 #endif
     {"baseline", true, baseline::combine_tiles},

@@ -62,30 +62,60 @@ void check(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& b
   }
 }
 
+// A thread's share of the result's columns.
+template <typename Work>
+void share_out(const Linear& linear, const Work& work) {
+  const int64_t grain = kWorkPerThread / (linear.depth * (linear.num_rows + kRowsFromMemory) + 1) + 1;
+  torch::stable::parallel_for(0, linear.width, grain, work);
+}
+
+void multiply_widened(Linear linear, const Tensor& x) {
+  const Kernel kernel = pick_kernel();
+  const Tensor wide =
+      torch::stable::new_empty(x, {linear.num_rows, depth_blocks(linear.depth) * kDepthBlock}, ScalarType::Float);
+  widen(x, kernel.widen_row, static_cast<float*>(wide.data_ptr()));
+  linear.x = static_cast<const float*>(wide.data_ptr());
+  share_out(linear, [&](int64_t first, int64_t end) {
+    std::vector<float> memory(scratch_size(linear.num_rows) + 16);
+    auto* scratch = reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(memory.data()) + 63) / 64 * 64);
+    kernel.multiply(linear, scratch, first, end);
+  });
+}
+
+void multiply_tiles(Linear linear, const Tensor& x) {
+  const int64_t depth = (linear.depth + amx::kDepthMultiple - 1) / amx::kDepthMultiple * amx::kDepthMultiple;
+  const Tensor packed = torch::stable::new_empty(x, {linear.num_rows, depth}, ScalarType::BFloat16);
+  auto* const to = static_cast<uint16_t*>(packed.data_ptr());
+  const auto* from = static_cast<const uint16_t*>(x.data_ptr());
+  const int64_t groups = (linear.num_rows + amx::kGroupRows - 1) / amx::kGroupRows;
+  const int64_t grain = kWorkPerThread / (amx::kGroupRows * depth) + 1;
+  torch::stable::parallel_for(0, groups, grain, [&](int64_t first, int64_t end) {
+    for (int64_t group = first; group < end; ++group) amx::pack_group(linear, from, x.stride(0), to, group);
+  });
+  linear.packed = to;
+  share_out(linear, [&](int64_t first, int64_t end) { amx::multiply(linear, first, end); });
+}
+
 Tensor wide_linear(Tensor x, Tensor weight, std::optional<Tensor> bias, bool rounds) {
   check(x, weight, bias);
-  const int64_t num_rows = x.size(0), width = weight.size(0), depth = weight.size(1);
+  const int64_t num_rows = x.size(0), width = weight.size(0);
   const Tensor out = torch::stable::new_empty(x, {num_rows, width}, rounds ? ScalarType::BFloat16 : ScalarType::Float);
-  const int64_t wide_columns = depth_blocks(depth) * kDepthBlock;
-  const Tensor wide = torch::stable::new_empty(x, {num_rows, wide_columns}, ScalarType::Float);
   if (num_rows == 0 || width == 0) return out;
-  const Kernel kernel = pick_kernel();
-  widen(x, kernel.widen_row, static_cast<float*>(wide.data_ptr()));
-  const Linear linear{static_cast<const float*>(wide.data_ptr()),
+  const Linear linear{nullptr,
+                      nullptr,
                       num_rows,
                       static_cast<const uint16_t*>(weight.data_ptr()),
                       weight.stride(0),
                       bias.has_value() ? static_cast<const float*>(bias->data_ptr()) : nullptr,
                       width,
-                      depth,
+                      weight.size(1),
                       out.data_ptr(),
                       rounds};
-  const int64_t grain = kWorkPerThread / (depth * (num_rows + kRowsFromMemory) + 1) + 1;
-  torch::stable::parallel_for(0, width, grain, [&](int64_t first, int64_t end) {
-    std::vector<float> memory(scratch_size(num_rows) + 16);
-    auto* scratch = reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(memory.data()) + 63) / 64 * 64);
-    kernel.multiply(linear, scratch, first, end);
-  });
+  if (std::strcmp(vllm_rast_cpu_isa(nullptr), "amx") == 0) {
+    multiply_tiles(linear, x);
+  } else {
+    multiply_widened(linear, x);
+  }
   return out;
 }
 

@@ -8,6 +8,7 @@ namespace vllm_rast {
 
 struct Linear {
   const float* x;  // [depth_blocks(depth), num_rows, kDepthBlock], as widen_row of the same instruction set left it
+  const uint16_t* packed;  // in its place for AMX: as pack_group left it
   int64_t num_rows;
   const uint16_t* weight;  // [width, depth] in bfloat16, columns beside one another
   int64_t weight_row_stride;
@@ -55,5 +56,14 @@ namespace avx512 {
 void multiply(const Linear&, float* scratch, int64_t first, int64_t end);
 void widen_row(const uint16_t* from, float* to, int64_t stride, int64_t depth);
 }  // namespace avx512
+namespace amx {
+// Whether the processor has AMX and the system gives it to this process, which is asked once.
+bool available();
+// Packs 16 rows of x, or fewer at its end, from row 16 * group on, into their place of `packed`, [num_rows, depth
+// rounded up to 32]: pairs of columns, each with those of all 16 rows. stride: of x, whose columns lie side by side.
+void pack_group(const Linear&, const uint16_t* x, int64_t stride, uint16_t* packed, int64_t group);
+void multiply(const Linear&, int64_t first, int64_t end);
+constexpr int64_t kGroupRows = 16, kDepthMultiple = 32;
+}  // namespace amx
 
 }  // namespace vllm_rast

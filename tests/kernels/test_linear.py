@@ -16,9 +16,11 @@ from vllm_rast.kernels.linear import multiply_with_torch, wide_linear
 # Up to 12 rows meet the weights as they come from memory, 4 at a time; more of them a widened block.
 SHAPES = [(0, 8, 5), (1, 7, 1), (1, 896, 13), (2, 16, 12), (3, 31, 13), (3, 130, 25), (4, 33, 100), (5, 896, 259)]
 SHAPES += [(11, 513, 40), (13, 256, 25), (64, 100, 36), (257, 290, 37)]
+# AMX takes tiles of 16 rows of either side, two of each at a time, and 32 columns.
+SHAPES += [(16, 32, 16), (17, 64, 33), (33, 31, 47), (40, 95, 64)]
 
 
-@pytest.fixture(params=["torch", *build.INSTRUCTION_SETS])
+@pytest.fixture(params=["torch", *build.INSTRUCTION_SETS, "amx"])
 def implementation(request, monkeypatch):
     """wide_linear by one implementation, and by the best again afterwards."""
     if request.param == "torch":

@@ -40,7 +40,8 @@ CPU_KERNELS = {
     "combine_logits_cpu.cpp": ["-ffp-contract=off", "-fno-trapping-math"],
     "linear_cpu.cpp": ["-ffp-contract=fast"],
 }
-BINDINGS = {"cpu": ("binding_cpu.cpp", "binding_linear_cpu.cpp"), "cuda": ("binding_cuda.cpp",)}
+# linear_amx.cpp says in itself what it needs of the compiler, and is empty if that is too old.
+BINDINGS = {"cpu": ("binding_cpu.cpp", "binding_linear_cpu.cpp", "linear_amx.cpp"), "cuda": ("binding_cuda.cpp",)}
 INSTRUCTION_SETS = {
     "baseline": [],
     "avx2": ["-mavx2", "-mfma", "-mf16c"],
