@@ -17,6 +17,7 @@ from vllm_rast.errors import UserError
 from vllm_rast.kernels.token_trace import trace_columns
 from vllm_rast.mix.alpha import Alpha
 from vllm_rast.mix.config import ModelPair, RastConfig
+from vllm_rast.mix.model_names import look_up
 from vllm_rast.mix.speculation import DRAFTER
 
 
@@ -32,7 +33,8 @@ class RastLLM(LLM):
     """An LLM whose every token comes from base + sum of alpha * (positive - negative).
 
     Args:
-        model: the base: a folder, a hub id, `OWNER/NAME@REVISION`, or a shipped model (`tiny:base`).
+        model: the base: a folder, a hub id, `OWNER/NAME@REVISION`, or a shipped model (`tiny:base`). It may
+            be a PEFT adapter too; see ModelPair.
         positive, negative: the first pair's models; either may be left out.
         alpha: the default for requests that say nothing: one number, or one for each pair. None keeps the pairs' own
             (1.0 for the first pair).
@@ -76,6 +78,9 @@ class RastLLM(LLM):
         additional = dict(options.pop("additional_config", None) or {})
         if "rast" in additional:
             raise UserError("additional_config: its rast part is made of RastLLM's own arguments; give those instead")
+        look_up(
+            [model, positive, negative, ceiling, *(name for pair in pairs for name in (pair.positive, pair.negative))]
+        )
         self.rast_config = RastConfig.build(
             model,
             positive,

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from vllm_rast.errors import UserError
 from vllm_rast.mix.alpha import Alpha, parse_alpha
 from vllm_rast.mix.config import RastConfig
+from vllm_rast.mix.model_names import ModelSource
 
 
 def mix(base: torch.Tensor, pairs: Sequence[tuple[float, torch.Tensor, torch.Tensor]]) -> torch.Tensor:
@@ -49,7 +51,12 @@ class ReferenceLLM:
         base = config.sources[0]
         self.tokenizer: Any = AutoTokenizer.from_pretrained(base.path, revision=base.revision)
         self.models = [
-            AutoModelForCausalLM.from_pretrained(source.path, revision=source.revision, dtype=getattr(torch, dtype))
+            merged(
+                AutoModelForCausalLM.from_pretrained(
+                    source.path, revision=source.revision, dtype=getattr(torch, dtype)
+                ),
+                source.adapter,
+            )
             .to(self.device)
             .eval()
             for source in config.sources
@@ -127,6 +134,17 @@ class ReferenceLLM:
                 break
             logits = steps.send(token)
         return answer
+
+
+def merged(model: Any, adapter: ModelSource | None) -> Any:
+    """A transformers model with PEFT's own sum of it and an adapter. Raises UserError if peft is not installed."""
+    if adapter is None:
+        return model
+    try:
+        from peft import PeftModel
+    except ImportError as error:
+        raise UserError(f"adapter {adapter.name!r}: transformers merges it with peft; pip install peft") from error
+    return PeftModel.from_pretrained(model, adapter.path, revision=adapter.revision).merge_and_unload()
 
 
 def choose(logits: torch.Tensor, temperature: float, top_p: float, generator: torch.Generator) -> int:

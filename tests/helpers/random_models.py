@@ -10,7 +10,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 NUM_TOKENS = 90
 WORDS = ["<pad>", "<eos>", "<unk>"] + [f"w{i}" for i in range(NUM_TOKENS - 3)]
@@ -44,6 +52,7 @@ def make_model(
     context: int = 1024,
     words: list[str] = WORDS,
     spread: float = 0.7,
+    tied: bool = False,
     **config: Any,
 ) -> str:
     """Write a random model and its tokenizer into a folder and return the folder's name.
@@ -54,19 +63,20 @@ def make_model(
     config_class, model_class = {
         "qwen2": (Qwen2Config, Qwen2ForCausalLM),
         "llama": (LlamaConfig, LlamaForCausalLM),
+        "gpt2": (GPT2Config, GPT2LMHeadModel),
     }[architecture]
+    grouped = {} if architecture == "gpt2" else {"num_key_value_heads": kv_heads, "intermediate_size": 2 * width}
     model_config = config_class(
         vocab_size=vocab,
         hidden_size=width,
-        intermediate_size=2 * width,
         num_hidden_layers=layers,
         num_attention_heads=heads,
-        num_key_value_heads=kv_heads,
         max_position_embeddings=context,
+        **grouped,
         bos_token_id=None,
         eos_token_id=1,
         pad_token_id=0,
-        tie_word_embeddings=False,
+        tie_word_embeddings=tied,
         **config,
     )
     model = model_class(model_config).float().eval()

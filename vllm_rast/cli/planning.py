@@ -63,11 +63,16 @@ def plan_of(args: argparse.Namespace) -> Plan:
 def models_of(args: argparse.Namespace) -> RastConfig:
     """The base and the pairs; the shipped trio if no model is named."""
     from vllm_rast.mix.config import ModelPair, RastConfig
+    from vllm_rast.mix.model_names import look_up
 
     if not (args.model or args.positive or args.negative or args.pair):
         args = argparse.Namespace(**vars(args) | TINY_TRIO)
     if not args.model:
         raise UserError("--model: name the base that the pairs are added to")
+    if not getattr(args, "dry_run", False):
+        look_up(
+            [args.model, args.positive, args.negative, *(name for pair in args.pair for name in pair.split(",")[:2])]
+        )
     pairs: list[ModelPair] = []
     alpha = 1.0 if args.alpha is None else args.alpha
     if args.positive or args.negative:

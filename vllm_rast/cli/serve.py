@@ -97,12 +97,12 @@ def set_environment(args: argparse.Namespace) -> None:
     """Environment variables that vLLM reads when it is imported, which is before it can tell us the base's name."""
     from vllm_rast.engine import launch
     from vllm_rast.mix.config import RastConfig
-    from vllm_rast.mix.model_names import TINY_PREFIX
+    from vllm_rast.mix.model_names import TINY_PREFIX, is_shipped
 
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1"  # vLLM's server knows no engine in its own process
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "INFO")
     names = [args.positive, args.negative, *(name for pair in args.pair for name in pair.split(",")[:2])]
-    tiny = all(name.startswith(TINY_PREFIX) for name in names if name)
+    tiny = all(is_shipped(name) for name in names if name)
     launch.set_environment(RastConfig(f"{TINY_PREFIX}base") if tiny else None)
 
 

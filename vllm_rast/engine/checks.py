@@ -8,12 +8,16 @@ from typing import Any
 
 from transformers import AutoTokenizer
 from vllm.config import ModelConfig, VllmConfig
+from vllm.config.utils import replace
 from vllm.logger import init_logger
 
+from vllm_rast.engine.adapters import adapter_of, loader_of
 from vllm_rast.engine.members import first_line, member_model_configs, rast_config
 from vllm_rast.engine.memory import choose_kv_bytes, memory_plan
 from vllm_rast.engine.speculation import share_drafter
+from vllm_rast.engine.stored import stored_tensors
 from vllm_rast.errors import UserError
+from vllm_rast.mix.config import RastConfig
 from vllm_rast.mix.model_names import ModelSource
 from vllm_rast.mix.speculation import describe_drafts
 
@@ -33,6 +37,7 @@ def check_engine(vllm_config: VllmConfig) -> None:
     members = member_model_configs(vllm_config, config)
     for source, member in zip(config.sources, members, strict=True):
         check_kv_layout(members[0], member, source.path)
+        check_adapter(vllm_config, config, source, member)
     if config.check_tokenizers and not vllm_config.model_config.skip_tokenizer_init:
         for source, member in zip(config.sources[1:], members[1:], strict=True):
             check_tokenizer(vllm_config.model_config, source, member)
@@ -83,6 +88,14 @@ def check_kv_layout(base: ModelConfig, member: ModelConfig, path: str) -> None:
         reason = "it and the base differ in multi-head latent attention"
     if reason:
         raise UserError(f"model {path!r}: cannot share a KV cache layout with the base, because {reason}; use another")
+
+
+def check_adapter(vllm_config: VllmConfig, config: RastConfig, source: ModelSource, member: ModelConfig) -> None:
+    """Raises UserError if the adapter of a model, if it has one, cannot be merged into it."""
+    adapter = adapter_of(source)
+    if adapter is not None:
+        loader_of(replace(vllm_config.load_config, load_format=config.load_format), source)
+        adapter.check(member, stored_tensors(source.path, source.revision))
 
 
 def check_tokenizer(base: ModelConfig, source: ModelSource, member: ModelConfig) -> None:

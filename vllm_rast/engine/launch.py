@@ -9,7 +9,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from vllm_rast.mix.config import model_names
-from vllm_rast.mix.model_names import TINY_PREFIX
+from vllm_rast.mix.model_names import is_shipped
 
 if TYPE_CHECKING:
     from vllm_rast.mix.config import RastConfig
@@ -50,7 +50,7 @@ def engine_defaults(models: RastConfig) -> dict[str, Any]:
 
 
 def is_tiny(models: RastConfig) -> bool:
-    return all(name.startswith(TINY_PREFIX) for name in model_names(models))
+    return all(is_shipped(name) for name in model_names(models))
 
 
 def set_environment(models: RastConfig | None = None) -> None:

@@ -12,8 +12,10 @@ from vllm.model_executor.model_loader import get_model_loader
 from vllm.model_executor.model_loader.base_loader import BaseModelLoader
 from vllm.model_executor.models.utils import WeightsMapper
 
+from vllm_rast.engine.adapters import loader_of
 from vllm_rast.engine.ensemble import Ensemble
 from vllm_rast.engine.members import member_model_configs, member_prefix, rast_config
+from vllm_rast.mix.model_names import ModelSource
 
 
 class RastModelLoader(BaseModelLoader):
@@ -23,16 +25,18 @@ class RastModelLoader(BaseModelLoader):
         config = rast_config(vllm_config)
         load_format = config.load_format if config is not None else "auto"
         plain = replace(vllm_config.load_config, load_format=load_format)
-        loader = get_model_loader(plain)
+        source = config.sources[0] if config is not None and not prefix else ModelSource(model_config.model)
         # A shallow copy: vLLM's own replace() would complete all defaults of a finished configuration again.
         base_vllm_config = copy.copy(vllm_config)
         base_vllm_config.load_config = plain
-        base = loader.load_model(vllm_config=base_vllm_config, model_config=model_config, prefix=prefix)
+        base = loader_of(plain, source).load_model(
+            vllm_config=base_vllm_config, model_config=model_config, prefix=prefix
+        )
         if config is None or prefix:
             return base
         model_configs = member_model_configs(vllm_config, config)
         small = [
-            load_small_model(base_vllm_config, small_config, member_prefix(column))
+            load_small_model(base_vllm_config, small_config, member_prefix(column), config.sources[column])
             for column, small_config in enumerate(model_configs[1:], start=1)
         ]
         vocab_sizes = [member_config.get_vocab_size() for member_config in model_configs]
@@ -47,13 +51,12 @@ class RastModelLoader(BaseModelLoader):
         raise ValueError("load_format rast: weights cannot be reloaded in place; start a new engine")
 
 
-def load_small_model(vllm_config: VllmConfig, model_config: ModelConfig, prefix: str) -> nn.Module:
+def load_small_model(vllm_config: VllmConfig, model_config: ModelConfig, prefix: str, source: ModelSource) -> nn.Module:
     """Load one small model so that its layers, its compiled code and its quantisation are its own."""
     small = replace(vllm_config, model_config=model_config, quant_config=None)
     if small.quant_config is not None:
         # Lists of layers to leave alone name them without our prefix.
         small.quant_config.apply_vllm_mapper(WeightsMapper(orig_to_new_prefix={"": f"{prefix}."}))
     with set_model_tag(prefix):
-        return get_model_loader(small.load_config).load_model(
-            vllm_config=small, model_config=model_config, prefix=prefix
-        )
+        loader = loader_of(small.load_config, source)
+        return loader.load_model(vllm_config=small, model_config=model_config, prefix=prefix)

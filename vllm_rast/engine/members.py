@@ -8,9 +8,11 @@ from typing import Any
 from vllm.config import ModelConfig, VllmConfig
 from vllm.platforms import current_platform
 
+from vllm_rast.engine.adapters import adapter_of
 from vllm_rast.errors import UserError, shown
 from vllm_rast.mix.alpha import plain_alpha
 from vllm_rast.mix.config import RastConfig
+from vllm_rast.mix.model_names import ModelSource
 from vllm_rast.mix.speculation import check_drafts
 
 
@@ -24,9 +26,7 @@ def rast_config(vllm_config: VllmConfig) -> RastConfig | None:
 
 def base_name(model_config: ModelConfig) -> str:
     """The base as RastConfig names it: `NAME` or `NAME@REVISION`."""
-    if model_config.revision is None or os.path.isdir(model_config.model):
-        return model_config.model
-    return f"{model_config.model}@{model_config.revision}"
+    return ModelSource(model_config.model, None if os.path.isdir(model_config.model) else model_config.revision).name
 
 
 def skips_idle_models() -> bool:
@@ -85,7 +85,11 @@ def member_model_configs(vllm_config: VllmConfig, config: RastConfig) -> list[Mo
     own. Raises UserError, naming the model, if vLLM cannot read it or it is too short for max_model_len.
     """
     base = vllm_config.model_config
-    return [base] + [small_model_config(base, source.path, source.revision) for source in config.sources[1:]]
+    members = [base] + [small_model_config(base, source.path, source.revision) for source in config.sources[1:]]
+    for source, member in zip(config.sources, members, strict=True):
+        if (adapter := adapter_of(source)) is not None:
+            adapter.give_own_head(member)
+    return members
 
 
 def small_model_config(base: ModelConfig, path: str, revision: str | None) -> ModelConfig:

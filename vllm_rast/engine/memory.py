@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import glob
-import json
-import math
-import os
-import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -17,14 +11,13 @@ from vllm.platforms import current_platform
 from vllm.utils.cpu_resource_utils import get_memory_node_info, get_visible_memory_node
 from vllm.utils.torch_utils import kv_cache_dtype_str_to_dtype
 
+from vllm_rast.engine.stored import FLOAT_DTYPES, stored_tensors
 from vllm_rast.errors import UserError
 from vllm_rast.kernels.select import native
 
 GIB = 1 << 30
 # On a CPU vLLM takes 92 % of the machine's memory for itself and refuses to start if that much is not free.
 CPU_KV_SHARE = 0.5
-# safetensors' names of the dtypes that vLLM converts to the model's own dtype while loading.
-FLOAT_DTYPES = {"F64", "F32", "F16", "BF16"}
 BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 
 
@@ -156,42 +149,15 @@ def choose_kv_bytes(vllm_config: VllmConfig, plan: MemoryPlan) -> int | None:
 def weight_bytes(model: ModelConfig, vllm_config: VllmConfig) -> int | None:
     """Bytes of a model's weights on one device, from the headers of its safetensors files; None if there are none."""
     dtype = model.dtype
-    total = 0
-    found = False
-    for stored, numel in tensors(model):
-        found = True
-        total += numel * (dtype.itemsize if stored in FLOAT_DTYPES else BYTES.get(stored, 1))
-    if not found:
+    stored = stored_tensors(model.model, model.revision)
+    if not stored:
         return None
+    total = sum(
+        one.numel * (dtype.itemsize if one.dtype in FLOAT_DTYPES else BYTES.get(one.dtype, 1))
+        for one in stored.values()
+    )
     if current_platform.is_cpu() and dtype != torch.float32 and not (dtype == torch.bfloat16 and native("cpu")):
         # The head is widened to float32 (heads.use_float32_head): two more bytes for each weight, or a copy if tied.
         head = model.get_vocab_size() * model.get_hidden_size()
         total += head * (4 if getattr(model.hf_text_config, "tie_word_embeddings", False) else 2)
     return total // vllm_config.parallel_config.tensor_parallel_size
-
-
-def tensors(model: ModelConfig) -> Iterator[tuple[str, int]]:
-    """(dtype, number of elements) of every stored tensor, from a folder or from the hub's headers."""
-    if os.path.isdir(model.model):
-        for path in sorted(glob.glob(os.path.join(model.model, "*.safetensors"))):
-            yield from file_tensors(path)
-        return
-    from huggingface_hub import get_safetensors_metadata
-
-    try:
-        metadata = get_safetensors_metadata(model.model, revision=model.revision)
-    except Exception:  # offline, gated, or no safetensors: the plan says "unknown"
-        return
-    for file in metadata.files_metadata.values():
-        for tensor in file.tensors.values():
-            yield tensor.dtype, math.prod(tensor.shape)
-
-
-def file_tensors(path: str) -> Iterator[tuple[str, int]]:
-    """The same of one file. A safetensors file starts with the length of its JSON header, 8 bytes, little-endian."""
-    with open(path, "rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        header = json.loads(file.read(length))
-    for name, tensor in header.items():
-        if name != "__metadata__":
-            yield tensor["dtype"], math.prod(tensor["shape"])

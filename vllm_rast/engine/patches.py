@@ -28,6 +28,8 @@ from vllm_rast.engine.token_traces import FIELD, check_trace
 from vllm_rast.errors import UserError
 from vllm_rast.kernels.select import prepare
 from vllm_rast.mix.alpha import parse_alpha
+from vllm_rast.mix.config import names_said
+from vllm_rast.mix.model_names import look_up, parse_model
 from vllm_rast.mix.speculation import check_speculate, most_drafts
 
 
@@ -74,10 +76,21 @@ def name_our_parts(engine_args: EngineArgs) -> None:
     if engine_args.worker_cls not in ("auto", WORKER_CLS):
         raise UserError(f"worker_cls: a mix needs {WORKER_CLS}, got {engine_args.worker_cls!r}; leave the option out")
     engine_args.worker_cls = WORKER_CLS
+    name_base_adapter(engine_args)
     if engine_args.load_format != LOAD_FORMAT:
         rast = {"load_format": engine_args.load_format, **engine_args.additional_config["rast"]}
         engine_args.additional_config = {**engine_args.additional_config, "rast": rast}
         engine_args.load_format = LOAD_FORMAT
+
+
+def name_base_adapter(engine_args: EngineArgs) -> None:
+    """If the base is an adapter, vLLM is told of what it stands on, and the mix of the adapter."""
+    look_up([engine_args.model, *names_said(engine_args.additional_config["rast"])])
+    source = parse_model(engine_args.model, "model")
+    if source.adapter is not None:
+        rast: Any = {**engine_args.additional_config["rast"], "base_adapter": source.adapter.name}
+        engine_args.additional_config = {**engine_args.additional_config, "rast": rast}
+        engine_args.model, engine_args.revision = source.path, source.revision or engine_args.revision
 
 
 @contextmanager

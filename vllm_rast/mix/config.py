@@ -9,7 +9,7 @@ from typing import Any
 
 from vllm_rast.errors import UserError
 from vllm_rast.mix.alpha import check_alpha
-from vllm_rast.mix.model_names import ModelSource, parse_model
+from vllm_rast.mix.model_names import PLUS, ModelSource, foundation_name, parse_model
 from vllm_rast.mix.speculation import DRAFTER, check_speculate, drafter_column, most_drafts
 
 
@@ -17,7 +17,9 @@ from vllm_rast.mix.speculation import DRAFTER, check_speculate, drafter_column, 
 class ModelPair:
     """alpha * (positive - negative), one summand of the mix. Either side may be left out.
 
-    positive, negative: a folder, a hub id, `OWNER/NAME@REVISION`, or a shipped model (`tiny:positive`).
+    positive, negative: a folder, a hub id, `OWNER/NAME@REVISION`, or a shipped model (`tiny:positive`). Each may be a
+        PEFT adapter, or `MODEL+ADAPTER` if it is to stand on another model than its configuration names. A positive
+        that is an adapter has what it stands on as its negative, unless one is named.
     alpha: the engine's default for this pair; a request may choose another.
     Raises UserError if both sides are missing, a folder does not exist, or alpha is not a finite number.
     """
@@ -32,6 +34,8 @@ class ModelPair:
         for side in ("positive", "negative"):
             if getattr(self, side) is not None:
                 parse_model(getattr(self, side), side)
+        if self.positive is not None and self.negative is None:
+            object.__setattr__(self, "negative", foundation_name(self.positive, "positive"))
         object.__setattr__(self, "alpha", check_alpha(self.alpha, "alpha"))
 
     def weights(self, alpha: float) -> tuple[float, float]:
@@ -156,8 +160,13 @@ class RastConfig:
         return most_drafts(self.speculate)
 
     def to_dict(self) -> dict[str, Any]:
-        """A plain dictionary, as it travels in vLLM's `additional_config={"rast": ...}` (without the base)."""
+        """A plain dictionary, as it travels in vLLM's `additional_config={"rast": ...}`.
+
+        Without the base, which vLLM is told itself; but it knows of no adapter that is merged into it.
+        """
+        adapter = self.sources[0].adapter
         return {
+            "base_adapter": adapter.name if adapter else None,
             "pairs": [dataclasses.asdict(pair) for pair in self.pairs],
             "load_format": self.load_format,
             "check_tokenizers": self.check_tokenizers,
@@ -176,12 +185,16 @@ class RastConfig:
         """
         if not isinstance(values, dict):
             raise UserError(f'additional_config["rast"]: expected a dictionary, got {values!r}')
-        known = {"positive", "negative", "alpha"} | {field.name for field in dataclasses.fields(cls) if field.init}
+        known = {"positive", "negative", "alpha", "base_adapter"} | {
+            field.name for field in dataclasses.fields(cls) if field.init
+        }
         known -= {"base"}
         unknown = sorted(set(values) - known)
         if unknown:
             raise UserError(f'additional_config["rast"]: unknown key {unknown[0]!r}; known: {", ".join(sorted(known))}')
         options = dict(values)
+        if adapter := options.pop("base_adapter", None):
+            base = f"{base}{PLUS}{adapter}"
         pairs = options.pop("pairs", ())
         if not isinstance(pairs, (list, tuple)):
             raise UserError(f'additional_config["rast"]["pairs"]: expected a list, got {pairs!r}')
@@ -201,3 +214,12 @@ def model_names(models: RastConfig) -> list[str]:
     """Every model of a mix, the base first."""
     sides = [side for pair in models.pairs for side in (pair.positive, pair.negative) if side]
     return [models.base, *sides, *([models.ceiling] if models.ceiling else [])]
+
+
+def names_said(values: Any) -> list[str]:
+    """The model names in a dictionary that `RastConfig.from_dict` will read, as far as it is one."""
+    if not isinstance(values, dict):
+        return []
+    pairs = [pair if isinstance(pair, dict) else {} for pair in values.get("pairs") or ()]
+    said = [one.get(side) for one in (values, *pairs) for side in ("positive", "negative", "ceiling")]
+    return [name for name in said if isinstance(name, str)]

@@ -21,8 +21,9 @@ from vllm_rast.evaluation.tasks.rows import Row
 from vllm_rast.evaluation.tasks.sampling import Sampling
 from vllm_rast.evaluation.tasks.shard import Shard
 from vllm_rast.evaluation.tasks.text import HASH_DIGITS
+from vllm_rast.mix.adapter import CONFIG as ADAPTER
 from vllm_rast.mix.config import RastConfig, model_names
-from vllm_rast.mix.model_names import resolve_model
+from vllm_rast.mix.model_names import parse_model
 from vllm_rast.mix.speculation import drafter_model
 
 SECRET_OPTIONS = frozenset({"hf_token"})  # options of the engine that are never written down
@@ -177,15 +178,23 @@ def weights_of(models: RastConfig) -> dict[str, str]:
     SHA-256 of the size and the first MiB of every weight file: models of any size in no time, and no training step
     leaves the first MiB of weights as it was.
     """
-    folders = {name: Path(resolve_model(name)) for name in model_names(models)}
-    return {name: fingerprint(folder) for name, folder in folders.items() if folder.is_dir()}
+    found = {}
+    for name in model_names(models):
+        source = parse_model(name, "model")
+        parts = [source] if source.adapter is None else [source, source.adapter]
+        folders = [Path(part.path) for part in parts if Path(part.path).is_dir()]
+        if folders:
+            found[name] = fingerprint(*folders)
+    return found
 
 
-def fingerprint(folder: Path) -> str:
+def fingerprint(*folders: Path) -> str:
+    """Of a model's folder, or of those of a model and the adapter that is merged into it."""
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")) + sorted(folder.glob("*.bin")):
-        with open(path, "rb") as file:
-            digest.update(f"{path.name} {path.stat().st_size}\n".encode() + file.read(1 << 20))
+    for folder in folders:
+        for path in sorted(folder.glob("*.safetensors")) + sorted(folder.glob("*.bin")) + sorted(folder.glob(ADAPTER)):
+            with open(path, "rb") as file:
+                digest.update(f"{path.name} {path.stat().st_size}\n".encode() + file.read(1 << 20))
     return digest.hexdigest()[:HASH_DIGITS]
 
 
