@@ -104,12 +104,12 @@ def test_a_shared_head_works_as_in_training(
     trained.save_pretrained(tmp_path / "adapter")
     engine = start_engine(foundations["base"], positive=str(tmp_path / "adapter"))
     prompts = make_prompts(4, seed=51)
-    reference = ReferenceLLM(RastConfig(tied))
-    untrained = expected(reference, prompts, ["base"] * 4)
-    reference.models[0] = trained
-    want = expected(reference, prompts, ["base"] * 4)
-    assert decode(engine, prompts, ["positive"] * 4) == want != untrained
-    assert decode(engine, prompts, ["negative"] * 4) == untrained
+    reference = ReferenceLLM(RastConfig.build(foundations["base"], foundations["other"], tied))
+    reference.models[1] = trained
+    alphas = ["positive", "negative", 0.5, "positive"]
+    answers = decode(engine, prompts, alphas)
+    assert answers == expected(reference, prompts, alphas)
+    assert answers[0] != decode(engine, prompts[:1], ["negative"])[0]
 
 
 def test_the_plan_counts_an_adapter_s_own_head(foundations: dict[str, str], tmp_path: Path) -> None:

@@ -20,13 +20,12 @@ from vllm.model_executor.model_loader import get_model_loader
 from vllm.model_executor.model_loader.base_loader import BaseModelLoader
 from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
 
-from vllm_rast.engine.stored import FLOAT_DTYPES, Stored, file_tensors
+from vllm_rast.engine.stored import EMBEDDING, FLOAT_DTYPES, HEAD, Stored, file_tensors
 from vllm_rast.errors import UserError
 from vllm_rast.mix.adapter import WEIGHTS
 from vllm_rast.mix.model_names import ModelSource, adapter_config
 
 PREFIX = "base_model.model."
-EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 # How PEFT's names end, and what stands there: factors [rank, in] and [out, rank], those of an embedding
 # [rank, vocabulary] and [width, rank], magnitudes [out], and what is added to a bias [out]. Anything else is WHOLE: a
 # weight of the foundation that was trained itself (modules_to_save, biases, embeddings beside their factors).

@@ -11,7 +11,8 @@ from vllm.platforms import current_platform
 from vllm.utils.cpu_resource_utils import get_memory_node_info, get_visible_memory_node
 from vllm.utils.torch_utils import kv_cache_dtype_str_to_dtype
 
-from vllm_rast.engine.stored import FLOAT_DTYPES, stored_tensors
+from vllm_rast.engine.members import rast_config
+from vllm_rast.engine.stored import EMBEDDING, FLOAT_DTYPES, HEAD, stored_tensors
 from vllm_rast.errors import UserError
 from vllm_rast.kernels.select import native
 
@@ -87,7 +88,8 @@ def memory_plan(vllm_config: VllmConfig, members: list[ModelConfig]) -> MemoryPl
 
     With a draft model for speculative decoding that is added as one more model, unless one of the members drafts.
     """
-    names = [member.model for member in members]
+    config = rast_config(vllm_config)
+    names = [source.name for source in config.sources] if config else [member.model for member in members]
     speculative = vllm_config.speculative_config
     own = speculative is not None and speculative.draft_model_config is members[0]
     if speculative is not None and speculative.uses_draft_model() and not own:
@@ -156,8 +158,11 @@ def weight_bytes(model: ModelConfig, vllm_config: VllmConfig) -> int | None:
         one.numel * (dtype.itemsize if one.dtype in FLOAT_DTYPES else BYTES.get(one.dtype, 1))
         for one in stored.values()
     )
+    tied = getattr(model.hf_text_config, "tie_word_embeddings", False)
+    if not tied and HEAD not in stored and EMBEDDING in stored:  # an adapter's own (`Adapter.give_own_head`)
+        total += stored[EMBEDDING].numel * dtype.itemsize
     if current_platform.is_cpu() and dtype != torch.float32 and not (dtype == torch.bfloat16 and native("cpu")):
         # The head is widened to float32 (heads.use_float32_head): two more bytes for each weight, or a copy if tied.
         head = model.get_vocab_size() * model.get_hidden_size()
-        total += head * (4 if getattr(model.hf_text_config, "tie_word_embeddings", False) else 2)
+        total += head * (4 if tied else 2)
     return total // vllm_config.parallel_config.tensor_parallel_size

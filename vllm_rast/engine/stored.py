@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 # safetensors' names of the dtypes that vLLM converts to the model's own dtype while loading.
 FLOAT_DTYPES = {"F64", "F32", "F16", "BF16"}
+# What nearly every model calls the two weights that it may share.
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
 class Stored(NamedTuple):

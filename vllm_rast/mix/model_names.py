@@ -77,6 +77,8 @@ def parse_model(name: str, option: str) -> ModelSource:
 def parse_sum(name: str, option: str) -> ModelSource:
     """`MODEL+ADAPTER`."""
     model, adapter = sides(name)
+    if not model or not adapter:
+        raise UserError(f"{option}: expected MODEL{PLUS}ADAPTER or one name, got {name!r}; a side is missing")
     part = locate(adapter, option)
     file = find_config(part.path, part.revision)
     if file is not None:
@@ -107,8 +109,6 @@ def locate(name: str, option: str) -> ModelSource:
     path, _, revision = path.partition("@")
     if looks_local(path):
         raise UserError(f"{option}: there is no folder {path!r}; give an existing folder or a hub id OWNER/NAME")
-    if not path:
-        raise UserError(f"{option}: expected MODEL{PLUS}ADAPTER, or one name; a side is missing")
     return ModelSource(path, revision or None)
 
 
