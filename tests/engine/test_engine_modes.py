@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from adapters import make_adapter
 from greedy import decode, expected, make_prompts, params
 from paths import ROOT
 from random_models import NUM_TOKENS, make_model, needs_int8, quantise
@@ -164,10 +165,12 @@ TWO_RANKS_ENVIRONMENT = {
 
 def test_two_ranks(tmp_path: Path, wide_models: dict[str, str]) -> None:
     """tensor_parallel_size=2 with engine and workers in processes of their own, as a user has them. A step gathers
-    once."""
+    once. The positive is an adapter."""
+    adapter = make_adapter(tmp_path / "adapter", wide_models["positive"], 4)
+    models = {**wide_models, "positive": adapter}
     prompts = make_prompts(len(ALPHAS), seed=32)
-    (answers,) = decode_elsewhere(tmp_path, wide_models, prompts, TWO_RANKS, **TWO_RANKS_ENVIRONMENT)
-    mixed = ReferenceLLM(RastConfig.build(wide_models["base"], wide_models["positive"], wide_models["negative"]))
+    (answers,) = decode_elsewhere(tmp_path, models, prompts, TWO_RANKS, **TWO_RANKS_ENVIRONMENT)
+    mixed = ReferenceLLM(RastConfig.build(models["base"], models["positive"], models["negative"]))
     assert answers == expected(mixed, prompts, ALPHAS)
     chosen = {token for answer in answers[:4] for token in answer}
     assert min(chosen) < 75_968 and max(chosen) > 76_032, "one rank's slice was never chosen from"

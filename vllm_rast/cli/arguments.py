@@ -27,10 +27,14 @@ def add_lock_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("models", "a folder, a hub id, OWNER/NAME@REVISION, or tiny:NAME")
+    group = parser.add_argument_group(
+        "models", "a folder, a hub id, OWNER/NAME@REVISION, tiny:NAME, a PEFT adapter, or MODEL+ADAPTER"
+    )
     group.add_argument("--model", metavar="BASE", help="the base, whose vocabulary and prompt template count")
     group.add_argument("--positive", metavar="MODEL", help="the small tuned model")
-    group.add_argument("--negative", metavar="MODEL", help="the small model before tuning")
+    group.add_argument(
+        "--negative", metavar="MODEL", help="the small model before tuning (of an adapter: what it is on)"
+    )
     group.add_argument("--alpha", type=float, help="strength of the difference (default: 1.0)")
     group.add_argument(
         "--pair",

@@ -33,6 +33,7 @@ def examine() -> Iterator[Finding]:
     yield Finding("Python", platform.python_version(), sys.executable, sys.version_info >= (3, 11))
     yield from examine_torch()
     yield from examine_vllm()
+    yield Finding("adapters", "LoRA, rsLoRA, DoRA", "merged while the weights load; other kinds are refused")
     yield from examine_plugin()
     yield from examine_kernel()
     yield from examine_models()

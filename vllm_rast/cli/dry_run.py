@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from vllm_rast.evaluation.runs.folder import CONFIG, RunFolder, merge
 from vllm_rast.evaluation.runs.plan import Plan, Task
 from vllm_rast.evaluation.tasks.rows import formula
+from vllm_rast.mix.adapter import find_config, read_config
 from vllm_rast.mix.speculation import describe_drafts
 
 
@@ -17,6 +19,7 @@ def describe(plan: Plan, run: str | None) -> str:
     lines = [f"run        {run or '(none named)'}: {sum(there.values()):,} samples there"]
     lines += [f"models     base {plan.models.base}"]
     lines += [f"pair {number:<6} {pair.formula(f'{pair.alpha:g}')}" for number, pair in enumerate(plan.models.pairs, 1)]
+    lines += describe_adapters(plan)
     engine = ", ".join(f"{name}={value}" for name, value in plan.config_engine().items())
     if plan.models.speculate:
         lines.append(f"drafts     {describe_drafts(plan.models)}")
@@ -30,6 +33,18 @@ def describe(plan: Plan, run: str | None) -> str:
     for first in [task for task in plan.tasks if not task.remote][:1]:
         lines += ["", f"first prompt ({first.name}):", first_prompt(plan, first)]
     return "\n".join(lines)
+
+
+def describe_adapters(plan: Plan) -> list[str]:
+    """One line for each adapter, if its configuration is here."""
+    lines = []
+    for source in plan.models.sources:
+        if source.adapter is not None:
+            file = find_config(source.adapter.path, source.adapter.revision)
+            config = read_config(file, "model", source.adapter.name) if file else None
+            kind = f"{config.kind}, rank {config.rank}" if config else "not downloaded yet"
+            lines.append(f"adapter    {source.adapter.name}: {kind}, merged into {replace(source, adapter=None).name}")
+    return lines
 
 
 def describe_task(plan: Plan, task: Task, there: Counter[tuple[str, str]]) -> list[str]:

@@ -5,6 +5,8 @@ What is used, and where (`tests/engine/test_vllm_contract.py` checks every name)
 - `loader`: `register_model_loader("rast")` (public). It loads the base with the loader that the user wanted, then
   every small model beside it under a prefix of its own, so that vLLM's KV cache manager sees the attention layers of
   all models in one block table.
+- `adapters`: a `DefaultModelLoader` whose `get_all_weights` merges a PEFT adapter into what it reads;
+  `stored` reads the headers of checkpoints.
 - `ensemble`: the model that vLLM sees. `embed_input_ids`, `forward`, `compute_logits`, `get_model_state_cls` are the
   model interface of vLLM; `LogitsProcessor.head_dtype` and `ParallelLMHead` give float32 heads.
 - `v1_runner`: overrides `GPUModelRunner._prepare_inputs` of the V1 runner (the CPU's, and CUDA's with

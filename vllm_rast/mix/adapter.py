@@ -77,6 +77,11 @@ class AdapterConfig:
         return matching(self.alpha_pattern, module, self.alpha) / (math.sqrt(rank) if self.rank_stabilised else rank)
 
     @property
+    def kind(self) -> str:
+        """What people call it."""
+        return "DoRA" if self.dora else "rsLoRA" if self.rank_stabilised else "LoRA"
+
+    @property
     def foundation_name(self) -> str | None:
         """What the adapter stands on as a model's name, `NAME` or `NAME@REVISION`."""
         if self.foundation is None or self.revision is None or os.path.isdir(self.foundation):
