@@ -23,6 +23,7 @@ SAYS = {
     "client": "tiny:base:base, alpha None: ",
     "grade": "{'right': 3, 'wrong': 2}",
 }
+BY_HAND = {"grpo"}  # needs TRL, and minutes
 ENGINES = sorted(SAYS.keys() - {"client", "grade"})
 
 
@@ -45,10 +46,20 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], pat
 
 
 def test_every_example_is_listed() -> None:
-    assert {path.stem for path in FOLDER.glob("*.py")} == set(SAYS)
+    assert {path.stem for path in FOLDER.glob("*.py")} == set(SAYS) | BY_HAND
     assert all(
         f"`{path.name}`" in (FOLDER / "README.md").read_text() for path in FOLDER.iterdir() if path.suffix != ".md"
     )
+
+
+def test_the_training_rows_of_the_example_are_what_the_reward_reads() -> None:
+    from vllm_rast.grading import answer_reward
+
+    rows = runpy.run_path(str(FOLDER / "grpo.py"))["training_rows"](1)
+    columns = {name: [row[name] for row in rows] for name in rows[0] if name != "prompt"}
+    right = [f"So the answer is \\boxed{{{row['answer']}}}." for row in rows]
+    assert answer_reward(right, **columns) == [1.0] * len(rows)
+    assert answer_reward([text.replace("\\boxed", "") for text in right], **columns) == [0.0] * len(rows)
 
 
 @pytest.mark.engine
