@@ -16,7 +16,7 @@ from vllm_rast.engine.requests import trace_params
 from vllm_rast.errors import UserError
 from vllm_rast.kernels.token_trace import trace_columns
 from vllm_rast.mix.alpha import Alpha
-from vllm_rast.mix.config import ModelPair, RastConfig
+from vllm_rast.mix.config import AUTO, ModelPair, RastConfig
 from vllm_rast.mix.model_names import look_up
 from vllm_rast.mix.speculation import DRAFTER
 
@@ -39,7 +39,7 @@ class RastLLM(LLM):
         alpha: the default for requests that say nothing: one number, or one for each pair. None keeps the pairs' own
             (1.0 for the first pair).
         pairs: further pairs, each with an alpha of its own.
-        check_tokenizers, trace, speculate, drafter, ceiling, token_traces: see RastConfig.
+        check_tokenizers, trace, speculate, drafter, ceiling, token_traces, pair_forward: see RastConfig.
         options: everything else that `vllm.LLM` takes.
 
     A request chooses its own weights with `SamplingParams(extra_args={"alpha": ...})`: a number for all pairs, a list
@@ -72,6 +72,7 @@ class RastLLM(LLM):
         drafter: str = DRAFTER,
         ceiling: str | None = None,
         token_traces: bool = False,
+        pair_forward: str = AUTO,
         **options: Any,
     ) -> None:
         register()
@@ -94,6 +95,7 @@ class RastLLM(LLM):
             drafter=drafter,
             ceiling=ceiling,
             token_traces=token_traces,
+            pair_forward=pair_forward,
         )
         base = self.rast_config.sources[0]
         if base.revision is not None:

@@ -49,6 +49,13 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         default=True,
         help="refuse small models whose vocabulary differs from the base's (default: yes)",
     )
+    group.add_argument(
+        "--pair-forward",
+        choices=("auto", "one", "two"),
+        default="auto",
+        help="run a positive that is an adapter on its negative together with it, as one forward that reads the weights"
+        " once; auto: if that can be done (default: auto)",
+    )
 
 
 def add_speculation_arguments(parser: argparse.ArgumentParser) -> None:

@@ -81,7 +81,8 @@ def models_of(args: argparse.Namespace) -> RastConfig:
         pairs.append(ModelPair.parse(f"{text},{alpha!r}" if text.count(",") == 1 else text))
     if args.alpha is not None and not pairs:
         raise UserError("--alpha: there is nothing to mix; name --positive and --negative")
-    return RastConfig(args.model, tuple(pairs), check_tokenizers=args.check_tokenizers, **speculation_of(args))
+    options = {"check_tokenizers": args.check_tokenizers, "pair_forward": args.pair_forward, **speculation_of(args)}
+    return RastConfig(args.model, tuple(pairs), **options)
 
 
 def speculation_of(args: argparse.Namespace) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from vllm.logger import init_logger
 from vllm_rast.engine.adapters import adapter_of, loader_of
 from vllm_rast.engine.members import first_line, member_model_configs, rast_config
 from vllm_rast.engine.memory import choose_kv_bytes, memory_plan
+from vllm_rast.engine.sharing import adapter_bytes, sharing_columns
 from vllm_rast.engine.speculation import share_drafter
 from vllm_rast.engine.stored import stored_tensors
 from vllm_rast.errors import UserError
@@ -44,7 +45,9 @@ def check_engine(vllm_config: VllmConfig) -> None:
     if config.speculate:
         share_drafter(vllm_config, config, members)
     drafts = describe_drafts(config) if config.speculate else None
-    plan = dataclasses.replace(memory_plan(vllm_config, members), drafts=drafts)
+    plan = dataclasses.replace(
+        memory_plan(vllm_config, members, shared_bytes(vllm_config, config, members)), drafts=drafts
+    )
     chosen = choose_kv_bytes(vllm_config, plan)
     if chosen is not None:
         vllm_config.cache_config.kv_cache_memory_bytes = chosen
@@ -53,6 +56,12 @@ def check_engine(vllm_config: VllmConfig) -> None:
         )
     logger.info("memory plan\n%s", plan)
     plan.check(vllm_config.model_config.max_model_len)
+
+
+def shared_bytes(vllm_config: VllmConfig, config: RastConfig, members: list[ModelConfig]) -> dict[int, int]:
+    """What models that read another's weights have of their own, in bytes, by their columns."""
+    groups = sharing_columns(vllm_config, config, members)
+    return {column: adapter_bytes(adapter_of(config.sources[column])) for columns in groups for column in columns[1:]}
 
 
 def check_features(vllm_config: VllmConfig) -> None:

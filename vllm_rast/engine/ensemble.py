@@ -13,6 +13,7 @@ from vllm.tokenizers import cached_tokenizer_from_config
 from vllm_rast.engine.divergence import TraceSums
 from vllm_rast.engine.gather import OneGather
 from vllm_rast.engine.heads import use_float32_head, use_wide_linears
+from vllm_rast.engine.shared_model import SharedModel, loaded_once, running_together
 from vllm_rast.engine.token_traces import TokenTraces
 from vllm_rast.kernels.combine import combine_logits
 from vllm_rast.mix.alpha import weight_row
@@ -54,10 +55,11 @@ class Ensemble(nn.Module):
         default = torch.tensor(weight_row(config, None), dtype=torch.float32)
         device = next(members[0].parameters()).device
         self.register_buffer("token_weights", default.repeat(max_tokens, 1).to(device), persistent=False)
-        for member in members:
-            use_float32_head(member)
-            use_wide_linears(member)
-        self.one_gather = OneGather(members) if OneGather.fits(members) else None
+        loaded = loaded_once(members)
+        for model in loaded:
+            use_float32_head(model)
+            use_wide_linears(model)
+        self.one_gather = OneGather(loaded) if OneGather.fits(loaded) else None
         self.trace_sums = TraceSums(device) if config.trace else None
         self.draft_column = drafter_column(config) if config.speculate else None
         self.keeps_draft_logits = False  # the V1 runner says so for a step whose samples need them
@@ -75,16 +77,26 @@ class Ensemble(nn.Module):
         inputs_embeds: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Hidden states of all models and the weights, [num_tokens, sum of hidden sizes + weight columns]."""
-        hidden = []
-        for column, member in enumerate(self.members):
-            if self.active[column]:
-                hidden.append(member(self.known_ids(input_ids, column), positions))
-                self.widths[column] = hidden[-1].shape[-1]
+        found: dict[int, torch.Tensor] = {}
+        for model, columns in running_together(self.members, self.active):
+            ids = self.known_ids(input_ids, columns[0])
+            if isinstance(model, SharedModel):
+                found |= zip(columns, model(ids, positions, self.places(columns)), strict=True)
             else:
-                hidden.append(self.unread(positions.shape[-1], self.widths[column], self.hidden_dtype))
+                found[columns[0]] = model(ids, positions)
+        for column, states in found.items():
+            self.widths[column] = states.shape[-1]
+        hidden = [
+            found[column] if column in found else self.unread(positions.shape[-1], width, self.hidden_dtype)
+            for column, width in enumerate(self.widths)
+        ]
         # A float32 weight is carried as the same bits in one or two columns of the rows' dtype, never rounded.
         weights = self.token_weights[: hidden[0].shape[0]].view(hidden[0].dtype)
         return torch.cat([*hidden, weights], dim=-1)
+
+    def places(self, columns: Sequence[int]) -> list[int]:
+        """The places in their SharedModel of models that share one."""
+        return [self.members[column].place for column in columns]
 
     def unread(self, rows: int, columns: int, dtype: torch.dtype) -> torch.Tensor:
         """Room for what an idle model would have given; its weight is 0, so nobody reads it."""
@@ -107,7 +119,7 @@ class Ensemble(nn.Module):
         """
         self.draft_logits = None
         hidden, weights = self.split(rows)
-        heads = [self.head(column, states) for column, states in enumerate(hidden)]
+        heads = self.heads(hidden)
         logits = [some for some in heads if some is not None]
         if len(logits) < len(heads):
             return None
@@ -150,18 +162,28 @@ class Ensemble(nn.Module):
         """How many ids count of a small model: those of the tokenizer, as far as it has them."""
         return self.vocab_sizes[column] if self.num_ids is None else min(self.num_ids, self.vocab_sizes[column])
 
-    def head(self, column: int, hidden: torch.Tensor) -> torch.Tensor | None:
-        """One model's logits, [num_rows, its vocabulary], or this rank's slice of them if slices are combined.
+    def heads(self, hidden: Sequence[torch.Tensor]) -> list[torch.Tensor | None]:
+        """Every model's logits, [num_rows, its vocabulary], or this rank's slice of them if slices are combined.
 
         A small model's end at the tokenizer's last id: none beyond it can be sampled if small models take part.
         """
-        if self.active[column]:
-            logits = self.members[column].compute_logits(hidden.contiguous())
-            if column == self.draft_column and self.keeps_draft_logits:
-                self.draft_logits = logits
+        whole: dict[int, torch.Tensor | None] = {}
+        for model, columns in running_together(self.members, self.active):
+            if isinstance(model, SharedModel):
+                whole |= zip(columns, model.compute_logits([hidden[column] for column in columns]), strict=True)
+            else:
+                whole[columns[0]] = model.compute_logits(hidden[columns[0]].contiguous())
+        if self.keeps_draft_logits and self.draft_column in whole:
+            self.draft_logits = whole[self.draft_column]
+        return [self.known_logits(column, whole, len(hidden[0])) for column in range(len(self.members))]
+
+    def known_logits(self, column: int, whole: dict[int, torch.Tensor | None], rows: int) -> torch.Tensor | None:
+        """What counts of one model's logits; room that nobody reads if it is idle."""
+        if column in whole:
+            logits = whole[column]
         else:
             width = self.vocab_sizes[column] if self.one_gather is None else self.one_gather.width
-            logits = self.unread(hidden.shape[0], width, torch.float32)
+            logits = self.unread(rows, width, torch.float32)
         if logits is None or column == 0:
             return logits
         ids = self.ids(column)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 from torch import nn
 from vllm.compilation.backends import set_model_tag
@@ -12,9 +15,12 @@ from vllm.model_executor.model_loader import get_model_loader
 from vllm.model_executor.model_loader.base_loader import BaseModelLoader
 from vllm.model_executor.models.utils import WeightsMapper
 
-from vllm_rast.engine.adapters import loader_of
+from vllm_rast.engine.adapters import adapter_of, loader_of
 from vllm_rast.engine.ensemble import Ensemble
 from vllm_rast.engine.members import member_model_configs, member_prefix, rast_config
+from vllm_rast.engine.shared_model import SharedModel, SharingModel
+from vllm_rast.engine.sharing import read_factors, sharing_columns
+from vllm_rast.mix.config import RastConfig
 from vllm_rast.mix.model_names import ModelSource
 
 
@@ -25,23 +31,18 @@ class RastModelLoader(BaseModelLoader):
         config = rast_config(vllm_config)
         load_format = config.load_format if config is not None else "auto"
         plain = replace(vllm_config.load_config, load_format=load_format)
-        source = config.sources[0] if config is not None and not prefix else ModelSource(model_config.model)
         # A shallow copy: vLLM's own replace() would complete all defaults of a finished configuration again.
         base_vllm_config = copy.copy(vllm_config)
         base_vllm_config.load_config = plain
-        base = loader_of(plain, source).load_model(
-            vllm_config=base_vllm_config, model_config=model_config, prefix=prefix
-        )
         if config is None or prefix:
-            return base
-        model_configs = member_model_configs(vllm_config, config)
-        small = [
-            load_small_model(base_vllm_config, small_config, member_prefix(column), config.sources[column])
-            for column, small_config in enumerate(model_configs[1:], start=1)
-        ]
+            return get_model_loader(plain).load_model(
+                vllm_config=base_vllm_config, model_config=model_config, prefix=prefix
+            )
+        model_configs = [model_config, *member_model_configs(vllm_config, config)[1:]]
+        members = load_members(base_vllm_config, config, model_configs)
         vocab_sizes = [member_config.get_vocab_size() for member_config in model_configs]
         widths = [member_config.get_hidden_size() for member_config in model_configs]
-        return Ensemble(vllm_config, members=[base, *small], vocab_sizes=vocab_sizes, widths=widths, config=config)
+        return Ensemble(vllm_config, members=members, vocab_sizes=vocab_sizes, widths=widths, config=config)
 
     def download_model(self, model_config: ModelConfig) -> None:
         get_model_loader(replace(self.load_config, load_format="auto")).download_model(model_config)
@@ -49,6 +50,33 @@ class RastModelLoader(BaseModelLoader):
     def load_weights(self, model: nn.Module, model_config: ModelConfig) -> None:
         # vLLM calls this to reload weights in place; which of the models is meant cannot be told here.
         raise ValueError("load_format rast: weights cannot be reloaded in place; start a new engine")
+
+
+def load_members(vllm_config: VllmConfig, config: RastConfig, model_configs: Sequence[ModelConfig]) -> list[nn.Module]:
+    """Every model of the mix; those that run as one forward are loaded once, without their adapters."""
+    groups = sharing_columns(vllm_config, config, model_configs)
+    first = {column: columns[0] for columns in groups for column in columns}
+    members: list[Any] = [None] * len(model_configs)
+    for column, (model_config, source) in enumerate(zip(model_configs, config.sources, strict=True)):
+        if first.get(column, column) != column:
+            continue
+        plain = dataclasses.replace(source, adapter=None) if column in first else source
+        members[column] = load_model(vllm_config, model_config, column, plain)
+    for columns in groups:
+        factors = [read_factors(adapter_of(config.sources[column])) for column in columns]
+        prefixes = [member_prefix(column) for column in columns]
+        compiled = not vllm_config.model_config.enforce_eager
+        shared = SharedModel(members[columns[0]], vllm_config, prefixes, factors, every_time=compiled)
+        for place, column in enumerate(columns):
+            members[column] = SharingModel(shared, place)
+    return members
+
+
+def load_model(vllm_config: VllmConfig, model_config: ModelConfig, column: int, source: ModelSource) -> nn.Module:
+    if column:
+        return load_small_model(vllm_config, model_config, member_prefix(column), source)
+    loader = loader_of(vllm_config.load_config, source)
+    return loader.load_model(vllm_config=vllm_config, model_config=model_config, prefix="")
 
 
 def load_small_model(vllm_config: VllmConfig, model_config: ModelConfig, prefix: str, source: ModelSource) -> nn.Module:

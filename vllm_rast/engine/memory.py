@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -83,8 +84,12 @@ def size(count: int | None) -> str:
     return f"{count / GIB:.2f} GiB" if count >= GIB / 10 else f"{count / (1 << 20):.1f} MiB"
 
 
-def memory_plan(vllm_config: VllmConfig, members: list[ModelConfig]) -> MemoryPlan:
+def memory_plan(
+    vllm_config: VllmConfig, members: list[ModelConfig], sharing: Mapping[int, int] | None = None
+) -> MemoryPlan:
     """The plan of a finished configuration. members: [num_models], the base's first.
+
+    sharing: the bytes that models which read another's weights have of their own, by their columns.
 
     With a draft model for speculative decoding that is added as one more model, unless one of the members drafts.
     """
@@ -95,9 +100,14 @@ def memory_plan(vllm_config: VllmConfig, members: list[ModelConfig]) -> MemoryPl
     if speculative is not None and speculative.uses_draft_model() and not own:
         members = [*members, speculative.draft_model_config]
         names.append(f"{speculative.draft_model_config.model} (drafter)")
+    own_bytes = sharing or {}
     models = tuple(
-        ModelPlan(short(name), weight_bytes(member, vllm_config), kv_bytes_per_token(member, vllm_config))
-        for name, member in zip(names, members, strict=True)
+        ModelPlan(
+            short(name),
+            own_bytes[column] if column in own_bytes else weight_bytes(member, vllm_config),
+            kv_bytes_per_token(member, vllm_config),
+        )
+        for column, (name, member) in enumerate(zip(names, members, strict=True))
     )
     kv_bytes, source = kv_budget(vllm_config, models)
     return MemoryPlan(models, kv_bytes, source)

@@ -18,6 +18,7 @@ from vllm.v1.spec_decode.draft_model import DraftModelProposer
 from vllm_rast.engine.coupling import draw_drafts
 from vllm_rast.engine.ensemble import Ensemble
 from vllm_rast.engine.members import member_prefix
+from vllm_rast.engine.shared_model import columns_with
 
 
 @dataclass
@@ -57,12 +58,16 @@ class SharedDrafter(DraftModelProposer):
         self.ensemble: Ensemble | None = None
 
     def load_model(self, target_model: nn.Module) -> None:
-        """Nothing is loaded: find the drafter's attention layers, which are registered under its prefix."""
+        """Nothing is loaded: find the drafter's attention layers, which are registered under its prefix.
+
+        So are those of models that always run with it; what they write is overwritten like the drafter's own.
+        """
         ensemble: Any = target_model
         assert ensemble.draft_column is not None
-        prefix = member_prefix(ensemble.draft_column) + "."
+        columns = columns_with(ensemble.members, ensemble.draft_column)
+        prefixes = tuple(f"{member_prefix(column)}." if column else "model." for column in columns)
         layers = get_layers_from_vllm_config(self.vllm_config, AttentionLayerBase)  # type: ignore[type-abstract]
-        self._draft_attn_layer_names = {name for name in layers if name.startswith(prefix)}
+        self._draft_attn_layer_names = {name for name in layers if name.startswith(prefixes)}
         self.ensemble = ensemble
 
     def initialize_cudagraph_keys(self, cudagraph_mode: Any) -> None:

@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from vllm_rast.errors import UserError
+from vllm_rast.errors import UserError, shown
 from vllm_rast.mix.alpha import check_alpha
 from vllm_rast.mix.model_names import PLUS, ModelSource, foundation_name, parse_model
 from vllm_rast.mix.speculation import DRAFTER, check_speculate, drafter_column, most_drafts
+
+# How models that differ by adapters alone are run: as one forward, as several, or as one if it can be done.
+AUTO, ONE, TWO = PAIR_FORWARDS = ("auto", "one", "two")
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,8 @@ class RastConfig:
         as pay in each step (see `vllm_rast.mix.draft_schedule`).
     drafter: which small model drafts, as a request names a single model ("positive", "positive:2").
     ceiling: a model that takes no part in any mix; requests may decode with it alone, and token traces compare with it.
+    pair_forward: run models that differ by adapters alone (a positive that is an adapter on the negative) as "one"
+        forward that reads their weights once, as "two", or, "auto", as one if it can be done.
     token_traces: keep the numbers of given answers' tokens for requests that ask (`RastLLM.trace_answers`).
     Raises UserError if check_tokenizers, trace or token_traces is neither true nor false, speculate no such number, the
         drafter none of the small models, or the ceiling the base.
@@ -91,6 +96,7 @@ class RastConfig:
     drafter: str = DRAFTER
     ceiling: str | None = None
     token_traces: bool = False
+    pair_forward: str = AUTO
     # The models, each once: sources[0] is the base. columns: for each pair the places of its models among them.
     sources: tuple[ModelSource, ...] = field(init=False, repr=False, compare=False)
     columns: tuple[tuple[int | None, int | None], ...] = field(init=False, repr=False, compare=False)
@@ -100,6 +106,8 @@ class RastConfig:
         for option in ("check_tokenizers", "trace", "token_traces"):
             if not isinstance(getattr(self, option), bool):
                 raise UserError(f"{option}: expected true or false, got {getattr(self, option)!r}")
+        if self.pair_forward not in PAIR_FORWARDS:
+            raise UserError(f"pair_forward: choose one of {', '.join(PAIR_FORWARDS)}, got {shown(self.pair_forward)}")
         pairs = tuple(p if isinstance(p, ModelPair) else pair_from(p) for p in self.pairs)
         object.__setattr__(self, "pairs", pairs)
         sources = [parse_model(self.base, "model")]
@@ -175,6 +183,7 @@ class RastConfig:
             "drafter": self.drafter,
             "ceiling": self.ceiling,
             "token_traces": self.token_traces,
+            "pair_forward": self.pair_forward,
         }
 
     @classmethod

@@ -75,6 +75,7 @@ class VllmReader:
             models.base,
             pairs=list(models.pairs),
             check_tokenizers=models.check_tokenizers,
+            pair_forward=models.pair_forward,
             ceiling=models.ceiling,
             token_traces=True,
             **reading.engine,

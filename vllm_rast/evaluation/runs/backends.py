@@ -58,6 +58,7 @@ class VllmBackend:
             check_tokenizers=models.check_tokenizers,
             speculate=models.speculate,
             drafter=models.drafter,
+            pair_forward=models.pair_forward,
             **plan.engine,
         )
         self.tokenizer: Any = self.llm.get_tokenizer()
