@@ -7,6 +7,9 @@ What is used, and where (`tests/engine/test_vllm_contract.py` checks every name)
   all models in one block table.
 - `adapters`: a `DefaultModelLoader` whose `get_all_weights` merges a PEFT adapter into what it reads;
   `stored` reads the headers of checkpoints.
+- `sharing`, `shared_model`, `adapted_linear`: models of the same weights as one forward. `LinearBase.quant_method` is
+  replaced by one that adds the adapters (their parts are cut by the layers' own `weight_loader_v2`), every `Attention`
+  by one that has a copy for each model in `static_forward_context`.
 - `ensemble`: the model that vLLM sees. `embed_input_ids`, `forward`, `compute_logits`, `get_model_state_cls` are the
   model interface of vLLM; `LogitsProcessor.head_dtype` and `ParallelLMHead` give float32 heads.
 - `v1_runner`: overrides `GPUModelRunner._prepare_inputs` of the V1 runner (the CPU's, and CUDA's with
