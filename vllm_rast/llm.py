@@ -10,11 +10,12 @@ import numpy as np
 from vllm import LLM, RequestOutput, SamplingParams
 
 from vllm_rast.engine.children import watched_children
+from vllm_rast.engine.decode_traces import wanted_trace
 from vllm_rast.engine.names import LOAD_FORMAT, WORKER_CLS
 from vllm_rast.engine.plugin import register
 from vllm_rast.engine.requests import trace_params
 from vllm_rast.errors import UserError
-from vllm_rast.kernels.token_trace import trace_columns
+from vllm_rast.kernels.token_trace import likeliest_columns, trace_columns
 from vllm_rast.mix.alpha import Alpha
 from vllm_rast.mix.config import AUTO, ModelPair, RastConfig
 from vllm_rast.mix.model_names import look_up
@@ -22,11 +23,13 @@ from vllm_rast.mix.speculation import DRAFTER
 
 
 class Answer(NamedTuple):
-    """A given answer to be read: the ids of its prompt and its own, and the mix that reads it (see RastLLM)."""
+    """A given answer to be read: the ids of its prompt and its own, and the mix that reads it (see RastLLM), with the
+    seed that a random gate goes by."""
 
     prompt_ids: Sequence[int]
     answer_ids: Sequence[int]
     alpha: Alpha | None = None
+    seed: int | None = None
 
 
 class RastLLM(LLM):
@@ -36,8 +39,8 @@ class RastLLM(LLM):
         model: the base: a folder, a hub id, `OWNER/NAME@REVISION`, or a shipped model (`tiny:base`). It may
             be a PEFT adapter too; see ModelPair.
         positive, negative: the first pair's models; either may be left out.
-        alpha: the default for requests that say nothing: one number, or one for each pair. None keeps the pairs' own
-            (1.0 for the first pair).
+        alpha: the default for requests that say nothing: one number, or one for each pair, and with a gate
+            {"alpha": A, "gate": {...}}. None keeps the pairs' own (1.0 for the first pair).
         pairs: further pairs, each with an alpha of its own.
         check_tokenizers, trace, speculate, drafter, ceiling, token_traces, pair_forward: see RastConfig.
         options: everything else that `vllm.LLM` takes.
@@ -51,7 +54,15 @@ class RastLLM(LLM):
         [[0, A], [100, B]]                  A, and from position 100 on B; the same as {"steps": [[0, A], [100, B]]}
         {"ramp": [[0, A], [100, B]]}        straight from A to B, constant before and after
 
-    Beside it, `"speculate"` bounds how many tokens are drafted for the request, from 0 to the engine's own number.
+    Any of these dictionaries, and {"alpha": A} alone, may have a gate, which says on which tokens the differences act
+    (see `vllm_rast.mix.gate.Gate`); elsewhere the base decodes alone:
+
+        {"alpha": A, "gate": {"js": 0.1}}   where mix and base are at least 0.1 nats apart; also "kl", "top", "random"
+
+    Beside it, `"speculate"` bounds how many tokens are drafted for the request, from 0 to the engine's own number, and
+    `"trace": K` gives every sample a `token_trace`: for each of its tokens the log-probabilities of mix, base, positive
+    and negative, and the K likeliest ids of each, as a dictionary of arrays [num_tokens] (V1 runner; columns as
+    `vllm_rast.kernels.token_trace.likeliest_columns` names them, before temperature and top-p).
     `prompt_logprobs` have the weights of position 0. A schedule may be JSON text, if no dictionary gets through.
     Beam search sends each token as a request of its own, without `extra_args`: it decodes with the default.
 
@@ -64,7 +75,7 @@ class RastLLM(LLM):
         *,
         positive: str | None = None,
         negative: str | None = None,
-        alpha: float | Sequence[float] | None = None,
+        alpha: float | Sequence[float] | dict[str, Any] | None = None,
         pairs: Sequence[ModelPair] = (),
         check_tokenizers: bool = True,
         trace: bool = False,
@@ -110,6 +121,30 @@ class RastLLM(LLM):
                 **options,
             )
 
+    def generate(self, prompts: Any, sampling_params: Any = None, *args: Any, **kwargs: Any) -> list[RequestOutput]:
+        """vLLM's own, whose outputs also have the traces that were asked for (see the class)."""
+        outputs = super().generate(prompts, sampling_params, *args, **kwargs)
+        self.add_traces(outputs, [sampling_params] if isinstance(sampling_params, SamplingParams) else sampling_params)
+        return outputs
+
+    def add_traces(self, outputs: Sequence[RequestOutput], sampling_params: Iterable[SamplingParams] | None) -> None:
+        """Give every finished sample that asked for it its `token_trace`."""
+        wanted = [wanted_trace(params) for params in sampling_params or ()]
+        wanted = wanted * len(outputs) if len(wanted) == 1 else wanted
+        asked = {
+            output.request_id: number for output, number in zip(outputs, wanted, strict=False) if number is not None
+        }
+        if not asked:
+            return
+        (taken, *_) = self.collective_rpc("rast_decode_traces", args=(list(asked),))
+        traces = {(request_id, index): numbers for request_id, index, numbers in taken}
+        for output in outputs:
+            for sample in output.outputs if output.request_id in asked else ():
+                columns = likeliest_columns(self.rast_config, asked[output.request_id])
+                numbers = np.frombuffer(traces[output.request_id, sample.index], dtype=np.float32)
+                numbers = numbers.reshape(-1, len(columns))[: len(sample.token_ids)]
+                sample.token_trace = dict(zip(columns, numbers.T, strict=True))  # type: ignore[attr-defined]
+
     def stream(
         self,
         prompts: Iterable[Any],
@@ -127,7 +162,7 @@ class RastLLM(LLM):
         """
         limit = max_queued or 2 * self.llm_engine.vllm_config.scheduler_config.max_num_seqs
         pending = enumerate(pair_up(prompts, sampling_params))
-        places: dict[str, tuple[int, str]] = {}
+        places: dict[str, tuple[int, str, SamplingParams]] = {}
         try:
             more = True
             while more or places:
@@ -139,13 +174,15 @@ class RastLLM(LLM):
                     place, (prompt, params) = item
                     (internal,) = self.enqueue(prompt, params, use_tqdm=False)
                     # vLLM hands out "7-1a2b3c4d" for the request that its outputs call "7".
-                    places[internal.rpartition("-")[0]] = (place, internal)
+                    places[internal.rpartition("-")[0]] = (place, internal, params)
                 for output in self.llm_engine.step():
                     if output.finished and output.request_id in places:
-                        yield places.pop(output.request_id)[0], output
+                        place, _, params = places.pop(output.request_id)
+                        self.add_traces([output], [params])
+                        yield place, output
         finally:
             if places:
-                self.llm_engine.abort_request([internal for _, internal in places.values()], internal=True)
+                self.llm_engine.abort_request([internal for _, internal, _ in places.values()], internal=True)
 
     @property
     def trace_columns(self) -> list[str]:
@@ -179,7 +216,7 @@ class RastLLM(LLM):
 def trace_request_of(key: int, answer: Answer) -> SamplingParams:
     if not len(answer.answer_ids) or not len(answer.prompt_ids):
         raise UserError(f"answers[{key}]: a prompt and an answer need a token each; leave empty ones out")
-    return trace_params(key, len(answer.prompt_ids), int(answer.answer_ids[-1]), answer.alpha)
+    return trace_params(key, len(answer.prompt_ids), int(answer.answer_ids[-1]), answer.alpha, answer.seed)
 
 
 def pair_up(

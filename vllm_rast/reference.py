@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Generator, Sequence
 from typing import Any
 
@@ -12,7 +13,9 @@ import torch
 from vllm_rast.errors import UserError
 from vllm_rast.mix.alpha import Alpha, parse_alpha
 from vllm_rast.mix.config import RastConfig
+from vllm_rast.mix.gate import Gate, closed_at
 from vllm_rast.mix.model_names import ModelSource
+from vllm_rast.mix.schedule import Schedule
 
 
 def mix(base: torch.Tensor, pairs: Sequence[tuple[float, torch.Tensor, torch.Tensor]]) -> torch.Tensor:
@@ -34,6 +37,28 @@ def weighted(logits: Sequence[torch.Tensor], weights: Sequence[float]) -> torch.
             missing = total.new_full((max(0, len(total) - len(model_logits)),), float("-inf"))
             total = total + torch.cat([weight * model_logits[: len(total)], missing])
     return total
+
+
+def gated(mixed: torch.Tensor, base: torch.Tensor, gate: Gate) -> torch.Tensor:
+    """What is decoded from one row of mixed logits, [vocab], under a gate: the base's logits where it is closed.
+
+    `gate.random` is left to the caller, who knows seed and position.
+    """
+    mixed, base = mixed.double(), base.double()
+    if gate.top is not None:
+        least = (
+            base.topk(min(int(gate.top), len(base))).values[-1] if gate.top >= 1 else base.max() + math.log(gate.top)
+        )
+        inside = (base >= least) & (mixed[base >= least].logsumexp(0) > -math.inf)
+        moved = mixed[inside] - mixed[inside].logsumexp(0) + base[inside].logsumexp(0)
+        mixed = base.masked_scatter(inside, moved)
+    p, q = mixed.softmax(0), base.softmax(0)
+    middle = (p + q) / 2
+    entropy = [-torch.xlogy(some, some).sum() for some in (p, q, middle)]
+    js = entropy[2] - (entropy[0] + entropy[1]) / 2
+    kl = torch.where(p > 0, p * (p.log() - q.log()), 0).sum()
+    opens = (gate.js or 0) <= js and (gate.kl or 0) <= kl
+    return (mixed if opens else base).float()
 
 
 class ReferenceLLM:
@@ -75,11 +100,16 @@ class ReferenceLLM:
 
     @torch.inference_mode()
     def logits(
-        self, token_ids: Sequence[int], alpha: Alpha | None = None, num_prompt_tokens: int | None = None
+        self,
+        token_ids: Sequence[int],
+        alpha: Alpha | None = None,
+        num_prompt_tokens: int | None = None,
+        seed: int | None = None,
     ) -> torch.Tensor:
         """The mixed logits after every token, [num_tokens, vocab], in one forward pass of every model.
 
         The first num_prompt_tokens are the prompt (by default all of them), which a schedule's positions count from.
+        seed: of the request, for a random gate.
         """
         every = [
             model(self.inputs(i, token_ids)).logits[0, :, : self.vocab(i)].float()
@@ -87,11 +117,17 @@ class ReferenceLLM:
         ]
         prompt = len(token_ids) if num_prompt_tokens is None else num_prompt_tokens
         generated = np.maximum(np.arange(1, len(token_ids) + 1) - prompt, 0)
-        rows = parse_alpha(self.config, alpha).rows_at(generated).tolist()
-        return torch.stack([weighted([logits[t] for logits in every], row) for t, row in enumerate(rows)])
+        schedule = parse_alpha(self.config, alpha)
+        mixed = [
+            decoded([logits[t] for logits in every], schedule, place, seed)
+            for t, place in enumerate(generated.tolist())
+        ]
+        return torch.stack(mixed)
 
     @torch.inference_mode()
-    def steps(self, token_ids: Sequence[int], alpha: Alpha | None = None) -> Generator[torch.Tensor, int, None]:
+    def steps(
+        self, token_ids: Sequence[int], alpha: Alpha | None = None, seed: int | None = None
+    ) -> Generator[torch.Tensor, int, None]:
         """Yield the next token's logits, [vocab]; send() the token that was chosen to get on."""
         schedule = parse_alpha(self.config, alpha)
         caches: list[Any] = [None] * len(self.models)
@@ -102,8 +138,7 @@ class ReferenceLLM:
                 output = model(self.inputs(i, new), past_key_values=caches[i], use_cache=True)
                 caches[i] = output.past_key_values
                 every.append(output.logits[0, -1, : self.vocab(i)].float())
-            (row,) = schedule.rows_at(np.array([generated])).tolist()
-            new = [int((yield weighted(every, row)))]
+            new = [int((yield decoded(every, schedule, generated, seed)))]
 
     def generate(
         self,
@@ -124,7 +159,7 @@ class ReferenceLLM:
         if seed is not None:
             generator.manual_seed(seed)
         stops = {*stop_token_ids, self.tokenizer.eos_token_id}
-        steps = self.steps(prompt_ids, alpha)
+        steps = self.steps(prompt_ids, alpha, seed)
         logits = next(steps)
         answer: list[int] = []
         while len(answer) < max_tokens:
@@ -145,6 +180,16 @@ def merged(model: Any, adapter: ModelSource | None) -> Any:
     except ImportError as error:
         raise UserError(f"adapter {adapter.name!r}: transformers merges it with peft; pip install peft") from error
     return PeftModel.from_pretrained(model, adapter.path, revision=adapter.revision).merge_and_unload()
+
+
+def decoded(logits: Sequence[torch.Tensor], schedule: Schedule, generated: int, seed: int | None) -> torch.Tensor:
+    """One row of every model's logits, [vocab_m], as a request decodes it at a generated position, [vocab_base]."""
+    place = np.array([generated])
+    (row,) = schedule.rows_at(place).tolist()
+    mixed, gate = weighted(logits, row), schedule.gate
+    if gate is None:
+        return mixed
+    return logits[0] if closed_at(gate, seed, place)[0] else gated(mixed, logits[0], gate)
 
 
 def choose(logits: torch.Tensor, temperature: float, top_p: float, generator: torch.Generator) -> int:

@@ -190,8 +190,9 @@ def test_sums() -> None:
     trace = torch.zeros(6, 5)
     trace[:, KL] = torch.tensor([0.25, 0.0, 9.0, 0.5, NAN, INF])
     for _ in range(2):
-        sums.add(trace, weights)
-    sums.add(trace[:0], weights[:0])
+        sums.add(trace[:, KL], weights)
+    sums.add(trace[:0, KL], weights[:0])
+    sums.add(torch.full((6,), -1.0), weights)  # left out: a gate was closed, or will be looked at
     assert sums.read() == {"kl_nats": 1.5, "rows": 4}, "two rows that mix, twice"
     assert sums.read(take=True) == {"kl_nats": 1.5, "rows": 4}
     assert sums.read() == {"kl_nats": 0.0, "rows": 0}

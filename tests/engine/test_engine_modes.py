@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 from adapters import make_adapter
-from greedy import decode, expected, make_prompts, params
+from greedy import GATES, decode, expected, make_prompts, params
 from paths import ROOT
 from random_models import NUM_TOKENS, make_model, needs_int8, quantise
 
 from vllm_rast import RastConfig
 from vllm_rast.reference import ReferenceLLM
 
-ALPHAS: list[Any] = [0, 0.5, 1, 2, "positive", "base"]
+ALPHAS: list[Any] = [0, 0.5, 1, 2, "positive", "base", *GATES[:3]]
 # Hidden states in bfloat16 carry 8 bits: measured on these models, a logprob moves by 0.017 on average, at most 0.083.
 BFLOAT16_TOLERANCE = 0.15
 

@@ -119,7 +119,9 @@ JSON_VALUES = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.lists(st.lists(inner, min_size=2, max_size=2), max_size=4)
-        | st.dictionaries(st.sampled_from(["alpha", "warmup", "until", "steps", "ramp"]), inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["alpha", "warmup", "until", "steps", "ramp", "gate", "js", "top"]), inner, max_size=3
+        )
         | st.dictionaries(st.text(max_size=5), inner, max_size=2)
     ),
     max_leaves=12,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from greedy import MAX_TOKENS, SCHEDULES, decode, expected, make_prompts, params
+from greedy import GATES, MAX_TOKENS, SCHEDULES, decode, expected, make_prompts, params
 from random_models import NUM_TOKENS, make_model, needs_int8, quantise
 from v1 import counters, drafts, runner_of
 from vllm import SamplingParams
@@ -22,7 +22,7 @@ from vllm_rast.engine.verifier import Verifier
 from vllm_rast.reference import ReferenceLLM
 
 K = 3
-ALPHAS: list[Any] = [0, 0.5, 1, 2, -0.3, "base", "positive", "negative", None, *SCHEDULES]
+ALPHAS: list[Any] = [0, 0.5, 1, 2, -0.3, "base", "positive", "negative", None, *SCHEDULES, *GATES]
 SEEDED = {"temperature": 1.0, "seed": 5}
 
 

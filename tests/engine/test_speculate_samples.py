@@ -45,6 +45,7 @@ def engine(start_engine: Callable[..., Any], config: RastConfig) -> Any:
         ("positive", {}),
         ({"alpha": 2, "warmup": 1}, {"temperature": 1.7}),
         (1, {"temperature": 0.9, "top_p": 0.95}),
+        ({"alpha": 1, "gate": {"js": 0.1, "top": 0.05}}, {}),
     ],
 )
 def test_first_three_tokens(engine: Any, config: RastConfig, alpha: Any, options: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from greedy import decode, make_prompts, params
+from greedy import GATES, decode, make_prompts, params
 from random_models import NUM_TOKENS, make_model
 
 from vllm_rast import RastConfig, UserError
@@ -24,7 +24,7 @@ from vllm_rast.reference import ReferenceLLM
 
 INTEGERS = ("_rank", "_argmax")
 ALPHAS: list[Any] = [None, 0, [0.5, -1], "base", "positive", "ceiling", 2, {"alpha": [1, 0.5], "warmup": 5}]
-ALPHAS += [{"ramp": [[0, 0], [12, 2]]}, [[0, 1], [4, 0], [9, 2]]]
+ALPHAS += [{"ramp": [[0, 0], [12, 2]]}, [[0, 1], [4, 0], [9, 2]], *GATES]
 
 
 def kl(p: np.ndarray, q: np.ndarray) -> float:
@@ -51,6 +51,10 @@ def numbers_of_row(logits: dict[str, np.ndarray], token: int, pairs: dict[str, t
     for name in ("mix", "ceiling"):
         middle = (shares[name] + shares["base"]) / 2
         numbers[f"js_{name}_base"] = (kl(shares[name], middle) + kl(shares["base"], middle)) / 2
+    moved = abs(shares["mix"] - shares["base"])
+    numbers["tv_mix_base"] = sum(moved) / 2
+    outside = np.argsort(-shares["base"])[20:]
+    numbers["implausible"] = sum(moved[outside]) / sum(moved) if sum(moved) > 0.01 else math.nan
     known = np.all([np.isfinite(logits[label]) for pair in pairs.values() for label in pair], axis=0)
     deltas = {end: logits[p][known] - logits[n][known] for end, (p, n) in pairs.items()}
     lead = logits["ceiling"][known] - logits["base"][known]
@@ -95,6 +99,7 @@ def assert_equal(got: np.ndarray, columns: list[str], wanted: list[dict[str, flo
         if column.endswith(INTEGERS):
             assert (values == right).all(), column
         else:
+            values = np.where(np.isnan(right), math.nan, values) if column == "implausible" else values
             np.testing.assert_allclose(values, right, rtol=2e-4, atol=2e-4, err_msg=column)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from greedy import SCHEDULES, expected, make_prompts
+from greedy import GATES, SCHEDULES, expected, make_prompts
 
 from vllm_rast import RastConfig
 from vllm_rast.reference import ReferenceLLM
@@ -78,7 +78,7 @@ def mix(random_models: dict[str, str]) -> tuple[dict[str, str], ReferenceLLM]:
 
 def test_mixed_batch_chunks_and_preemption(tmp_path: Path, mix: tuple[dict[str, str], ReferenceLLM]) -> None:
     models, reference = mix
-    alphas = [0, 0.5, 1, "positive", *SCHEDULES, None, "base"]
+    alphas = [0, 0.5, 1, "positive", *SCHEDULES, *GATES, None, "base"]
     prompts = make_prompts(len(alphas), seed=50, shortest=20, longest=100)
     small = {"max_num_batched_tokens": 48, "max_num_seqs": 6, "num_gpu_blocks_override": 9, "block_size": 32}
     result = decode_with_v2(tmp_path, prompts, alphas, **models, **small)
@@ -93,7 +93,7 @@ def test_mixed_batch_chunks_and_preemption(tmp_path: Path, mix: tuple[dict[str, 
 def test_draft_model(tmp_path: Path, mix: tuple[dict[str, str], ReferenceLLM], random_models: dict[str, str]) -> None:
     """Drafting with another model of the base's vocabulary: V2 has no heterogeneous vocabularies."""
     models, reference = mix
-    alphas = [0, 0.5, "positive", "base", 1, *SCHEDULES[:3]]
+    alphas = [0, 0.5, "positive", "base", 1, *SCHEDULES[:3], *GATES[:3]]
     prompts = make_prompts(len(alphas), seed=51)
     speculation = {"method": "draft_model", "model": random_models["base"], "num_speculative_tokens": 2}
     result = decode_with_v2(tmp_path, prompts, alphas, **models, max_num_seqs=8, speculative_config=speculation)

@@ -14,6 +14,7 @@ from vllm_rast import RastConfig
 from vllm_rast.engine.v1_runner import TokenWeights
 from vllm_rast.engine.v2_state import RastModelState
 from vllm_rast.mix.alpha import MAX_POINTS, parse_alpha
+from vllm_rast.mix.gate import closed_at
 
 CONFIG = RastConfig.build("o/base", "o/rl", "o/small")
 LATE: dict[str, Any] = {"alpha": 0.5, "warmup": 3}
@@ -21,13 +22,14 @@ RAMP: dict[str, Any] = {"ramp": [[1, 0], [4, 1]]}
 
 
 def fake_model(max_tokens: int = 32) -> Any:
-    return SimpleNamespace(token_weights=torch.full((max_tokens, 3), 9.0), rast_config=CONFIG)
+    weights, gates = torch.full((max_tokens, 3), 9.0), torch.full((max_tokens, 3), 7.0)
+    return SimpleNamespace(token_weights=weights, token_gates=gates, rast_config=CONFIG)
 
 
 def request(alpha: Any, prompt: int = 1) -> Any:
     """What both runners read: V1's CachedRequestState and V2's NewRequestData call the prompt's length differently."""
     extra = None if alpha is None else {"alpha": alpha}
-    params = SimpleNamespace(extra_args=extra)
+    params = SimpleNamespace(extra_args=extra, seed=11)
     return SimpleNamespace(sampling_params=params, num_prompt_tokens=prompt, prompt_len=prompt)
 
 
@@ -170,6 +172,55 @@ def test_v2_forgets_the_schedule_of_a_slot(state: RastModelState) -> None:
     state.prepare_inputs(batch([2, 1], [4, 4], padded=8, computed=[60, 1]), None)
     assert state.token_weights[:8].tolist() == [[1, 2, -2]] * 4 + [[1, 0, 0]] * 2 + [[1, 0.5, -0.5]] * 2
     assert state.widths.tolist() == [1, 2, 1, 1, 1, 1, 1, 1]
+
+
+GATED: dict[str, Any] = {"alpha": 0.5, "warmup": 2, "gate": {"js": 0.25, "top": 20, "random": 0.5}}
+
+
+def rows_of_gated(prompt: int, positions: range) -> list[list[float]]:
+    generated = np.array([max(0, position + 1 - prompt) for position in positions])
+    schedule = parse_alpha(CONFIG, GATED)
+    assert schedule.gate is not None
+    closed = closed_at(schedule.gate, 11, generated)
+    assert 0 < closed.sum() < len(closed)
+    return np.where(closed[:, None], [1, 0, 0], schedule.rows_at(generated)).tolist()
+
+
+def test_v1_spreads_gates_over_tokens() -> None:
+    model = fake_model()
+    weights = TokenWeights(model)
+    requests = {"gated": request(GATED, prompt=4), "flat": request(2)}
+    fill(weights, ["flat"], requests, [3], [0])
+    assert not model.gated and (model.token_gates == 7).all(), "nothing is written for nobody"
+    fill(weights, ["flat", "gated"], requests, [2, 12], [3, 0])
+    assert model.gated
+    assert model.token_gates[:14].tolist() == [[0, 0, 0]] * 2 + [[0.25, 0, 20]] * 12
+    assert model.token_weights[:14].tolist() == [[1, 2, -2]] * 2 + rows_of_gated(4, range(12))
+    # Resumed from the beginning, the same tokens are closed.
+    fill(weights, ["gated"], requests, [7], [5])
+    assert model.token_weights[:7].tolist() == rows_of_gated(4, range(12))[5:]
+    fill(weights, ["flat"], requests, [1], [5])
+    assert not model.gated
+
+
+def test_v2_spreads_gates_over_tokens(state: RastModelState) -> None:
+    model: Any = state.model
+    state.add_request(2, request(2))
+    state.add_request(3, request(GATED, prompt=4))
+    state.apply_staged_writes()
+    state.prepare_inputs(batch([2], [4], padded=4), None)
+    assert not model.gated
+    state.prepare_inputs(batch([2, 3], [2, 12], padded=16, computed=[4, 0]), None)
+    assert model.gated
+    assert model.token_gates[:14].tolist() == [[0, 0, 0]] * 2 + [[0.25, 0, 20]] * 12
+    assert model.token_weights[:14].tolist() == [[1, 2, -2]] * 2 + rows_of_gated(4, range(12))
+    # The gate leaves with its request.
+    state.add_request(3, request(2))
+    state.add_request(1, request(GATED))
+    state.apply_staged_writes()
+    state.prepare_inputs(batch([3, 1], [4, 1], padded=8), None)
+    assert model.token_gates[:5].tolist() == [[0, 0, 0]] * 4 + [[0.25, 0, 20]]
+    assert model.token_weights[:4].tolist() == [[1, 2, -2]] * 4
 
 
 def test_v2_is_offered_to_the_runner() -> None:

@@ -14,13 +14,13 @@ from traced import COLUMNS, FakeReader, TinyBackend, numbers_of
 from vllm_rast.cli.main import main
 from vllm_rast.errors import UserError
 from vllm_rast.evaluation.analysis import reading as readings
-from vllm_rast.evaluation.analysis import traces as storage
 from vllm_rast.evaluation.analysis.answers import alpha_of_row, chosen_samples, stored_answers
 from vllm_rast.evaluation.analysis.reading import Reading, models_of_run, read_answers
 from vllm_rast.evaluation.analysis.table import TraceTable
-from vllm_rast.evaluation.analysis.traces import TraceFolder, parts_of, read_parts
 from vllm_rast.evaluation.runs import backends
+from vllm_rast.evaluation.runs import traces as storage
 from vllm_rast.evaluation.runs.folder import Key, RunFolder
+from vllm_rast.evaluation.runs.traces import TraceFolder, parts_of, read_parts
 from vllm_rast.mix.model_names import TINY_FOLDER
 
 pytestmark = pytest.mark.skipif(not (TINY_FOLDER / "base").exists(), reason="the shipped models are not there")

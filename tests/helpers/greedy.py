@@ -19,6 +19,15 @@ SCHEDULES: list[Any] = [
     {"ramp": [[0, 0], [20, 8]]},
     [[0, 8], [7, 0], [13, 2]],
 ]
+# Every condition of a gate, alone, together and with schedules; thresholds lie among the random models' divergences.
+GATES: list[Any] = [
+    {"alpha": 1, "gate": {"js": 0.5}},
+    {"alpha": 0.5, "gate": {"kl": 2.5}},
+    {"alpha": 1, "gate": {"top": 5}},
+    {"alpha": 8, "warmup": 5, "gate": {"top": 0.05}},
+    {"gate": {"random": 0.5}},
+    {"ramp": [[0, 0], [12, 1]], "gate": {"js": 0.2, "kl": 0.5, "top": 40, "random": 0.8}},
+]
 
 
 def make_prompts(count: int, seed: int = 0, shortest: int = 3, longest: int = 40) -> list[list[int]]:

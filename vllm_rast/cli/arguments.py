@@ -15,6 +15,13 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run", metavar="FOLDER", help="run folder to begin or to go on with, such as runs/NAME")
     parser.add_argument("--dry-run", action="store_true", help="print what would be decoded, load no model")
     add_lock_argument(parser)
+    parser.add_argument(
+        "--trace",
+        type=int,
+        metavar="K",
+        help="keep every token's log-probability by mix, base, positive and negative, and the K likeliest ids of each,"
+        " in RUN/traces as Parquet files (V1 runner)",
+    )
     parser.add_argument("--backend", default="vllm", choices=("vllm", "transformers"), help="default: %(default)s")
 
 
@@ -35,7 +42,12 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--negative", metavar="MODEL", help="the small model before tuning (of an adapter: what it is on)"
     )
-    group.add_argument("--alpha", type=float, help="strength of the difference (default: 1.0)")
+    group.add_argument(
+        "--alpha",
+        type=alpha_text,
+        help="strength of the difference (default: 1.0), or with a gate as JSON:"
+        ' \'{"alpha": 1, "gate": {"js": 0.1}}\' (docs/weights.md)',
+    )
     group.add_argument(
         "--pair",
         action="append",
@@ -77,6 +89,17 @@ def add_speculation_arguments(parser: argparse.ArgumentParser) -> None:
         help="the model that drafts: positive, negative, or positive:2 of the second pair (default: the first"
         " positive). At a temperature another drafter, or none, gives other samples; K changes the speed alone",
     )
+
+
+def alpha_text(text: str) -> float | str:
+    """A number, or the text itself: `default_alpha` reads JSON, and says what else there is."""
+    if text.lstrip()[:1] == "{":
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        message = f'expected a number, or {{"alpha": A, "gate": {{...}}}} as JSON, got {text!r}'
+        raise argparse.ArgumentTypeError(message) from None
 
 
 def drafts(text: str) -> int | str:

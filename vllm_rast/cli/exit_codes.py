@@ -8,6 +8,7 @@ import sys
 ERROR = 1
 USAGE = 2
 TOO_MANY_ERRORS = 3  # of the grader
+WARNED = 4  # a preflight that found something certainly wrong
 BELOW = 100  # a row below its demanded accuracy
 INTERRUPTED = 128 + signal.SIGINT
 TERMINATED = 128 + signal.SIGTERM

@@ -43,8 +43,9 @@ def add_arguments(subparsers: Any) -> None:
         nargs="+",
         metavar="ROW",
         help="rows to decode: base, positive, negative, rast, or NAME=ALPHA[@TEMPERATURE] with ALPHA a number, numbers"
-        " joined by / (one per pair), a model or a schedule, such as half=0.5,second=positive:2 or"
-        ' \'late={"alpha": 1, "warmup": 100}\' (default: base,rast,positive)',
+        " joined by / (one per pair), a model, a schedule or a gate, such as half=0.5,second=positive:2,"
+        ' \'late={"alpha": 1, "warmup": 100}\' or \'gated={"alpha": 1, "gate": {"js": 0.1}}\''
+        " (default: base,rast,positive)",
     )
     add_decoding_arguments(parser)
     add_speculation_arguments(parser)

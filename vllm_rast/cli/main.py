@@ -22,6 +22,7 @@ from vllm_rast.errors import UserError
 # In the order of --help. Each module has add_arguments(subparsers), which sets `func(args) -> exit code`.
 COMMANDS = (
     "demo",
+    "preflight",
     "generate",
     "evaluate",
     "report",

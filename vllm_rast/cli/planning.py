@@ -37,6 +37,7 @@ def plan_of(args: argparse.Namespace) -> Plan:
     from vllm_rast.evaluation.tasks.prompts import get_template
     from vllm_rast.evaluation.tasks.rows import parse_rows
 
+    trace = trace_of(args)
     models = models_of(args)
     rows = parse_rows(args.rows or default_rows(models), models)
     tasks = tasks_of(args, models)
@@ -57,11 +58,24 @@ def plan_of(args: argparse.Namespace) -> Plan:
         backend=args.backend,
         engine=engine,
         skip_too_long=args.skip_too_long,
+        trace=trace,
     )
+
+
+def trace_of(args: argparse.Namespace) -> int | None:
+    """How many likeliest ids are kept with every token; None for no traces."""
+    from vllm_rast.mix.trace import check_likeliest
+
+    if args.trace is None:
+        return None
+    if args.backend != "vllm":
+        raise UserError(f"--trace: --backend {args.backend} keeps no traces; leave it out")
+    return check_likeliest(args.trace, "--trace")
 
 
 def models_of(args: argparse.Namespace) -> RastConfig:
     """The base and the pairs; the shipped trio if no model is named."""
+    from vllm_rast.mix.alpha import check_alpha, default_alpha
     from vllm_rast.mix.config import ModelPair, RastConfig
     from vllm_rast.mix.model_names import look_up
 
@@ -74,14 +88,16 @@ def models_of(args: argparse.Namespace) -> RastConfig:
             [args.model, args.positive, args.negative, *(name for pair in args.pair for name in pair.split(",")[:2])]
         )
     pairs: list[ModelPair] = []
-    alpha = 1.0 if args.alpha is None else args.alpha
+    alpha, gate = default_alpha(args.alpha)
+    alpha = 1.0 if alpha is None else check_alpha(alpha, "--alpha")
     if args.positive or args.negative:
         pairs.append(ModelPair(args.positive, args.negative, alpha))
     for text in args.pair:
         pairs.append(ModelPair.parse(f"{text},{alpha!r}" if text.count(",") == 1 else text))
     if args.alpha is not None and not pairs:
         raise UserError("--alpha: there is nothing to mix; name --positive and --negative")
-    options = {"check_tokenizers": args.check_tokenizers, "pair_forward": args.pair_forward, **speculation_of(args)}
+    options = {"check_tokenizers": args.check_tokenizers, "pair_forward": args.pair_forward, "gate": gate}
+    options |= speculation_of(args)
     return RastConfig(args.model, tuple(pairs), **options)
 
 

@@ -1,9 +1,10 @@
-"""`vllm-rast sweep`: accuracy over alpha and temperature, every combination in one engine."""
+"""`vllm-rast sweep`: accuracy over alpha, gate and temperature, every combination in one engine."""
 
 from __future__ import annotations
 
 import argparse
 import json
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,14 +28,23 @@ ALPHAS = "0,0.1,0.2,0.3,0.5,0.7,1,1.5,2,3"  # arXiv 2506.15710: flat from 0.3 to
 def add_arguments(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "sweep",
-        help="decode and evaluate over alpha and temperature, in one engine, with a plot",
-        description="Decode every combination of --alphas and --temperatures as a row of one run, all mixed in one "
-        "engine's batch, grade it and draw accuracy over alpha (over temperature if there is one alpha). Writes "
+        help="decode and evaluate over alpha, gate and temperature, in one engine, with a plot",
+        description="Decode every combination of --alphas, --gates and --temperatures as a row of one run, all mixed "
+        "in one engine's batch, grade it and draw accuracy over alpha, over the gates' thresholds if there are any, or "
+        "over temperature if there is one alpha and no gate. Writes "
         "sweep.json, sweep.png and sweep.svg into the run folder. It goes on where it was stopped.",
         epilog=EPILOG,
     )
     parser.add_argument("--recipe", metavar="FILE", help="YAML file of these options; command-line options override it")
-    parser.add_argument("--alphas", default=[ALPHAS], nargs="+", metavar="A", help=f"default: {ALPHAS}")
+    parser.add_argument("--alphas", nargs="+", metavar="A", help=f"default: {ALPHAS}; with --gates 1")
+    parser.add_argument(
+        "--gates",
+        default=[],
+        nargs="+",
+        metavar="FORM=X",
+        help="gates to try with every alpha: js=0.01,0.1 or kl=0.1 for thresholds in nats, top=20 or top=0.1,"
+        " random=0.05 for a share of the tokens, none for no gate",
+    )
     parser.add_argument("--temperatures", default=[], nargs="+", metavar="T", help="default: --temperature")
     parser.add_argument(
         "--rows",
@@ -64,13 +74,33 @@ def points_of(args: argparse.Namespace) -> list[Point]:
     from vllm_rast.evaluation.reports.sweep import Point
     from vllm_rast.evaluation.tasks.sampling import check_temperature
 
-    alphas = numbers(args.alphas, "--alphas")
+    alphas = numbers(["1"] if args.alphas is None and args.gates else args.alphas or [ALPHAS], "--alphas")
     temperatures: list[float | None] = [*numbers(args.temperatures, "--temperatures")] or [None]
     if not alphas:
         raise UserError("--alphas: name at least one, such as 0.5,1")
     for value in temperatures:
         check_temperature(1.0 if value is None else value, "--temperatures")
-    return [Point(alpha, temperature) for temperature in temperatures for alpha in alphas]
+    every = product(temperatures, alphas, gates_of(args.gates))
+    return [Point(alpha, temperature, gate) for temperature, alpha, gate in every]
+
+
+def gates_of(texts: list[str]) -> list[tuple[str, float] | None]:
+    """(condition, value) of every gate, None for no gate. Raises UserError, naming --gates."""
+    from vllm_rast.mix.gate import read_gate
+
+    gates: list[tuple[str, float] | None] = []
+    name = ""
+    for item in (item for text in texts for item in text.split(",") if item.strip()):
+        if item.strip() == "none":
+            gates.append(None)
+            continue
+        name, value = item.split("=", 1) if "=" in item else (name, item)
+        try:
+            number = int(value) if value.isdigit() else float(value)
+        except ValueError:
+            raise UserError(f"--gates {item}: expected FORM=X such as js=0.1, or none") from None
+        gates += read_gate({name: number}, "--gates").to_dict().items()
+    return list(dict.fromkeys(gates)) or [None]
 
 
 def numbers(texts: list[str], option: str) -> list[float]:

@@ -10,24 +10,28 @@ from torch import nn
 from vllm.config import VllmConfig
 from vllm.tokenizers import cached_tokenizer_from_config
 
+from vllm_rast.engine.decode_traces import DecodeTraces
 from vllm_rast.engine.divergence import TraceSums
 from vllm_rast.engine.gather import OneGather
 from vllm_rast.engine.heads import use_float32_head, use_wide_linears
 from vllm_rast.engine.shared_model import SharedModel, loaded_once, running_together
+from vllm_rast.engine.token_gates import GatedRows
 from vllm_rast.engine.token_traces import TokenTraces
 from vllm_rast.kernels.combine import combine_logits
 from vllm_rast.mix.alpha import weight_row
 from vllm_rast.mix.config import RastConfig
+from vllm_rast.mix.gate import CARRIED
 from vllm_rast.mix.speculation import drafter_column
 
 
 class Ensemble(nn.Module):
     """Runs every model on the same tokens and mixes their logits with the weights of each token's request.
 
-    `forward` returns rows [h_base | h_1 | ... | weights]: the runner picks rows in several places (one for each
+    `forward` returns rows [h_base | h_1 | ... | weights | gate]: the runner picks rows in several places (one for each
     request, several under speculative decoding, any of the prompt for prompt_logprobs), and a row that carries its
     own weights is right in all of them. `token_weights`, [max_num_tokens, num_models] in float32, is filled by the
-    runner before each step; its address never changes, so CUDA graphs may hold it.
+    runner before each step; its address never changes, so CUDA graphs may hold it. So is `token_gates`,
+    [max_num_tokens, 3], in steps with a gated request; in others nobody reads it.
     """
 
     def __init__(
@@ -55,6 +59,8 @@ class Ensemble(nn.Module):
         default = torch.tensor(weight_row(config, None), dtype=torch.float32)
         device = next(members[0].parameters()).device
         self.register_buffer("token_weights", default.repeat(max_tokens, 1).to(device), persistent=False)
+        self.register_buffer("token_gates", torch.zeros(max_tokens, len(CARRIED), device=device), persistent=False)
+        self.gated = False  # whether a request of this step has a gate; both runners say so
         loaded = loaded_once(members)
         for model in loaded:
             use_float32_head(model)
@@ -65,6 +71,9 @@ class Ensemble(nn.Module):
         self.keeps_draft_logits = False  # the V1 runner says so for a step whose samples need them
         self.draft_logits: torch.Tensor | None = None  # the drafter's, of the rows that were mixed last
         self.token_traces = TokenTraces(config) if config.token_traces else None
+        self.decode_traces = DecodeTraces(4 * vllm_config.scheduler_config.max_num_seqs)
+        self.keeps_rows = False  # the V1 runner says so for a step with a request that asks for a trace
+        self.rows: torch.Tensor | None = None  # those that were mixed last
 
     def embed_input_ids(self, input_ids: torch.Tensor) -> torch.Tensor:
         return self.members[0].embed_input_ids(input_ids)
@@ -91,8 +100,9 @@ class Ensemble(nn.Module):
             for column, width in enumerate(self.widths)
         ]
         # A float32 weight is carried as the same bits in one or two columns of the rows' dtype, never rounded.
-        weights = self.token_weights[: hidden[0].shape[0]].view(hidden[0].dtype)
-        return torch.cat([*hidden, weights], dim=-1)
+        tokens, dtype = hidden[0].shape[0], hidden[0].dtype
+        carried = [some[:tokens].view(dtype) for some in (self.token_weights, self.token_gates)]
+        return torch.cat([*hidden, *carried], dim=-1)
 
     def places(self, columns: Sequence[int]) -> list[int]:
         """The places in their SharedModel of models that share one."""
@@ -118,36 +128,57 @@ class Ensemble(nn.Module):
         The difference is taken between float32 logits: bfloat16 logits near 20 are 0.125 apart.
         """
         self.draft_logits = None
-        hidden, weights = self.split(rows)
+        self.rows = rows if self.keeps_rows else None
+        hidden, weights, gates = self.split(rows)
         heads = self.heads(hidden)
         logits = [some for some in heads if some is not None]
         if len(logits) < len(heads):
             return None
+        gated = None if gates is None else GatedRows.of(logits[0], gates)
         if self.trace_sums is not None:
-            mixed = self.trace_sums.combine(logits, weights, self.one_gather)
+            mixed = self.trace_sums.combine(logits, weights, self.one_gather, gated)
         else:
             mixed = combine_logits(logits, weights, out=logits[0] if logits[0].dtype == torch.float32 else None)
-        return mixed if self.one_gather is None else self.gather(mixed)
+        if self.one_gather is None:
+            return mixed if gated is None else self.close_gates(mixed, gated, weights)
+        whole, gated = self.gather(mixed, gated)
+        return whole if whole is None or gated is None else self.close_gates(whole, gated, weights)
 
-    def gather(self, mixed: torch.Tensor) -> torch.Tensor | None:
-        """Every rank's slices of the mixed logits, and in the same gather of the drafter's, if those are kept."""
+    def close_gates(self, mixed: torch.Tensor, gated: GatedRows, weights: torch.Tensor) -> torch.Tensor:
+        """The whole mixed logits, with the base's where a gate is closed."""
+        moved = gated.close(mixed)
+        if self.trace_sums is not None:
+            self.trace_sums.add(moved, weights[gated.rows])
+        return mixed
+
+    def gather(self, mixed: torch.Tensor, gated: GatedRows | None) -> tuple[torch.Tensor | None, GatedRows | None]:
+        """Every rank's slices of the mixed logits, and in the same gather the base's of gated rows and the drafter's,
+        if those are kept."""
         assert self.one_gather is not None
-        if self.draft_logits is None:
-            return self.one_gather(mixed)
-        whole = self.one_gather(torch.cat([mixed, self.draft_logits]))
+        base = None if gated is None else gated.base
+        parts = [some for some in (mixed, base, self.draft_logits) if some is not None]
+        whole = self.one_gather(torch.cat(parts) if len(parts) > 1 else mixed)
         if whole is None:
-            return None
-        whole, self.draft_logits = whole.split(len(mixed))
-        return whole
+            return None, None
+        mixed, *others = whole.split([len(some) for some in parts])
+        if gated is not None:
+            gated = gated._replace(base=others.pop(0))
+        if self.draft_logits is not None:
+            (self.draft_logits,) = others
+        return mixed, gated
 
-    def split(self, rows: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """Each model's hidden states and the weights, [num_rows, num_models] in float32."""
+    def split(self, rows: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor | None]:
+        """Each model's hidden states, the weights, [num_rows, num_models] in float32, and the gates, [num_rows, 3];
+        None if no request of the step has one."""
         *hidden, carried = rows.split([*self.widths, rows.shape[-1] - sum(self.widths)], dim=-1)
-        return hidden, carried.contiguous().view(torch.float32)
+        numbers = carried.contiguous().view(torch.float32)
+        weights, gates = numbers.split([len(self.members), len(CARRIED)], dim=-1)
+        return hidden, weights.contiguous(), gates if self.gated else None
 
-    def every_logits(self, rows: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor] | None:
-        """Each model's whole logits, [num_rows, the ids it has], and the weights; None on ranks that do not sample."""
-        hidden, weights = self.split(rows)
+    def every_logits(self, rows: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor | None] | None:
+        """Each model's whole logits, [num_rows, the ids it has], the weights and the gates (see `split`); None on ranks
+        that do not sample."""
+        hidden, weights, gates = self.split(rows)
         every = [
             member.compute_logits(states.contiguous()) for member, states in zip(self.members, hidden, strict=True)
         ]
@@ -156,7 +187,7 @@ class Ensemble(nn.Module):
         logits = [some for some in every if some is not None]
         if len(logits) < len(every):
             return None
-        return [logits[0], *(some[:, : self.ids(column)] for column, some in enumerate(logits[1:], 1))], weights
+        return [logits[0], *(some[:, : self.ids(column)] for column, some in enumerate(logits[1:], 1))], weights, gates
 
     def ids(self, column: int) -> int:
         """How many ids count of a small model: those of the tokenizer, as far as it has them."""
@@ -201,6 +232,11 @@ class Ensemble(nn.Module):
         """The drafter's logits of the rows that were mixed last, [num_rows, ids]; None if none were kept."""
         logits, self.draft_logits = self.draft_logits, None
         return None if logits is None else self.draft_ids(logits)
+
+    def take_rows(self) -> torch.Tensor | None:
+        """The rows that were mixed last, [num_rows, ...]; None if they were not kept."""
+        rows, self.rows = self.rows, None
+        return rows
 
     def draft_ids(self, logits: torch.Tensor) -> torch.Tensor:
         """Only ids that a mix can give."""

@@ -19,6 +19,7 @@ from vllm.v1.engine.input_processor import InputProcessor
 
 from vllm_rast.engine.checks import check_engine
 from vllm_rast.engine.dead_engine import tell_of_death
+from vllm_rast.engine.decode_traces import check_decode_trace
 from vllm_rast.engine.members import normalise_alpha, normalise_speculate, rast_config, skips_idle_models
 from vllm_rast.engine.names import LOAD_FORMAT, WORKER_CLS
 from vllm_rast.engine.requests import check_allowed
@@ -128,6 +129,7 @@ def checking_requests(process_inputs: Any) -> Any:
             schedule = parse_alpha(config, normalise_alpha(params))
             check_allowed(config, self.vllm_config, params, schedule.used)
             normalise_speculate(params, config.most_drafts)
+            traced = check_decode_trace(params, self.vllm_config)
         except UserError as error:
             raise RequestError(str(error)) from None
         request = process_inputs(self, request_id, prompt, params, *args, **kwargs)
@@ -142,11 +144,12 @@ def checking_requests(process_inputs: Any) -> Any:
             # A cached block has no rows to read.
             request.sampling_params.skip_reading_prefix_cache = True
         if skips_idle_models():
-            if request.resumable and not all(schedule.used):
+            every_model = (True,) * len(schedule.used) if traced else schedule.used
+            if request.resumable and not all(every_model):
                 raise RequestError(
                     "alpha: a session of streamed inputs must use every model; send a number other than 0"
                 )
-            used = "".join("1" if uses else "0" for uses in schedule.used)
+            used = "".join("1" if uses else "0" for uses in every_model)
             request.cache_salt = f"{request.cache_salt or ''}|models {used}"
         return request
 

@@ -31,11 +31,11 @@ def check_allowed(config: RastConfig, vllm_config: VllmConfig, params: Any, used
         )
 
 
-def trace_params(key: int, start: int, last: int, alpha: Any) -> SamplingParams:
+def trace_params(key: int, start: int, last: int, alpha: Any, seed: int | None = None) -> SamplingParams:
     """Sampling parameters of a request for a token trace; see `vllm_rast.engine.token_traces.TraceRequest`."""
     asked = {"token_trace": {"key": key, "start": start, "last": last}}
     extra = asked if alpha is None else {"alpha": alpha, **asked}
-    return final_only(temperature=0, max_tokens=1, detokenize=False, extra_args=extra)
+    return final_only(temperature=0, max_tokens=1, detokenize=False, seed=seed, extra_args=extra)
 
 
 def final_only(**options: Any) -> SamplingParams:

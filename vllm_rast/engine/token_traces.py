@@ -122,10 +122,17 @@ class TokenTraces:
         for some, following in zip(rows.split(block), tokens.split(block), strict=True):
             every = ensemble.every_logits(hidden[some])
             if every is not None:
-                logits, weights = every
-                pieces = zip(zip(*(one.split(piece) for one in logits), strict=True), weights.split(piece), strict=True)
-                for (part, own), ids in zip(pieces, following.split(piece), strict=True):
-                    numbers.append(trace_tokens(part, own, ids, ensemble.rast_config).cpu().numpy())
+                logits, weights, gates = every
+                for at in range(0, len(weights), piece):
+                    part = slice(at, at + piece)
+                    found = trace_tokens(
+                        [one[part] for one in logits],
+                        weights[part],
+                        following[part],
+                        ensemble.rast_config,
+                        None if gates is None else gates[part],
+                    )
+                    numbers.append(found.cpu().numpy())
         return np.concatenate(numbers) if numbers else None
 
     def take(self) -> list[tuple[int, bytes]]:

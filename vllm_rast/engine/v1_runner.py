@@ -9,13 +9,17 @@ import torch
 from vllm.v1.worker.cpu_model_runner import CPUModelRunner
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
+from vllm_rast.engine.decode_traces import wanted_trace
 from vllm_rast.engine.ensemble import Ensemble
 from vllm_rast.engine.members import requested_alpha, skips_idle_models
+from vllm_rast.engine.token_gates import stack_gates, write_token_gates
 from vllm_rast.engine.token_rows import stack_points, to_device, write_token_rows
 from vllm_rast.engine.token_traces import trace_request
 from vllm_rast.engine.v1_speculation import SpeculatingMixin
 from vllm_rast.mix.alpha import parse_alpha
 from vllm_rast.mix.schedule import models_used
+
+VALID_TOKENS = 3  # the place of the tokens that count, [num_reqs] lists, in what V1's _bookkeeping_sync returns
 
 
 class TokenWeights:
@@ -25,19 +29,25 @@ class TokenWeights:
         self.ensemble = ensemble
         self.skips_idle_models = skips_idle_models()
         self.known: dict[str, np.ndarray] = {}
+        self.known_gates: dict[str, np.ndarray | None] = {}
         self.req_ids: list[str] = []
         self.table = torch.empty(0)
+        self.gate_table: torch.Tensor | None = None  # None: no request of the batch has a gate
         self.models_of_requests: np.ndarray | None = None  # [num_reqs, num_models], found when it is asked for
 
-    def points(self, request: Any) -> np.ndarray:
-        """The request's `Schedule.points`. vLLM keeps num_prompt_tokens as it was when a request is resumed."""
-        schedule = parse_alpha(self.ensemble.rast_config, requested_alpha(request.sampling_params))
-        asked = trace_request(request.sampling_params)
-        return schedule.points(request.num_prompt_tokens if asked is None else asked.start)
+    def read(self, req_id: str, request: Any) -> None:
+        """Know the request's points and gate. vLLM keeps num_prompt_tokens as it was when a request is resumed."""
+        params = request.sampling_params
+        schedule = parse_alpha(self.ensemble.rast_config, requested_alpha(params))
+        asked = trace_request(params)
+        prompt = request.num_prompt_tokens if asked is None else asked.start
+        self.known[req_id] = schedule.points(prompt)
+        seed = getattr(params, "seed", None)
+        self.known_gates[req_id] = None if schedule.gate is None else schedule.gate.line(seed, prompt)
 
     def used(self, table: np.ndarray, requests: list[Any]) -> tuple[bool, ...]:
-        """Which models this step needs; a token trace has numbers of all."""
-        if any(trace_request(request.sampling_params) for request in requests):
+        """Which models this step needs; token traces have numbers of all."""
+        if self.ensemble.keeps_rows or any(trace_request(request.sampling_params) for request in requests):
             return (True,) * len(self.ensemble.active)
         return models_used(table.reshape(-1, table.shape[-1]))
 
@@ -49,13 +59,25 @@ class TokenWeights:
         """
         if req_ids != self.req_ids:
             # Requests come and go in almost every step: keep the points of those that stay, forget the others.
-            self.known = {i: self.known[i] if i in self.known else self.points(requests[i]) for i in req_ids}
+            for req_id in req_ids:
+                if req_id not in self.known:
+                    self.read(req_id, requests[req_id])
+            self.known = {req_id: self.known[req_id] for req_id in req_ids}
+            self.known_gates = {req_id: self.known_gates[req_id] for req_id in req_ids}
             self.req_ids, self.models_of_requests = list(req_ids), None
             table = stack_points(list(self.known.values()))
+            self.ensemble.keeps_rows = any(wanted_trace(requests[i].sampling_params) is not None for i in req_ids)
             if self.skips_idle_models:
                 self.ensemble.active = self.used(table, [requests[i] for i in req_ids])
             self.table = to_device(table, owner.device)
-        write_token_rows(self.ensemble.token_weights[: len(owner)], self.table, owner, positions)
+            gates = stack_gates(list(self.known_gates.values()))
+            self.gate_table = None if gates is None else to_device(gates, owner.device)
+        weights = self.ensemble.token_weights[: len(owner)]
+        write_token_rows(weights, self.table, owner, positions)
+        self.ensemble.gated = self.gate_table is not None
+        if self.gate_table is not None:
+            gates_of_tokens = self.ensemble.token_gates[: len(owner)]
+            write_token_gates(gates_of_tokens, weights, self.gate_table, owner, positions)
 
     def uses(self, column: int) -> np.ndarray:
         """Which of this step's requests have the keys and values of a model, [num_reqs]."""
@@ -100,6 +122,18 @@ class RastRunnerMixin(SpeculatingMixin):
         if ensemble.token_traces is not None:
             ensemble.token_traces.read(ensemble, hidden_states, num_scheduled_tokens, self)
         return super()._get_prompt_logprobs_dict(hidden_states, num_scheduled_tokens)  # type: ignore[misc]
+
+    def _bookkeeping_sync(self, scheduler_output: Any, *args: Any, **kwargs: Any) -> Any:
+        """Where V1 knows which tokens of a step count; a step has a row for each request and for each of its drafts."""
+        ensemble = self.get_model()  # type: ignore[attr-defined]
+        rows = ensemble.take_rows()
+        kept = super()._bookkeeping_sync(scheduler_output, *args, **kwargs)  # type: ignore[misc]
+        if rows is not None:
+            req_ids, drafts = self.input_batch.req_ids, scheduler_output.scheduled_spec_decode_tokens
+            counts = [1 + len(drafts.get(req_id, ())) for req_id in req_ids]
+            tokens = dict(zip(req_ids, kept[VALID_TOKENS], strict=True))
+            ensemble.decode_traces.note(ensemble, rows, counts, tokens, self.requests)
+        return kept
 
     def _update_streaming_request(self, req_id: str, new_req_data: Any) -> Any:
         """A session goes on under the same id with a longer prompt and parameters of its own."""

@@ -11,8 +11,10 @@ from vllm.config import VllmConfig
 from vllm.v1.worker.gpu.model_states.default import DefaultModelState
 
 from vllm_rast.engine.members import requested_alpha
+from vllm_rast.engine.token_gates import write_token_gates
 from vllm_rast.engine.token_rows import stack_points, to_device, write_token_rows
 from vllm_rast.mix.alpha import MAX_POINTS, parse_alpha
+from vllm_rast.mix.gate import OPEN
 from vllm_rast.mix.schedule import num_columns
 
 
@@ -32,6 +34,9 @@ class RastModelState(DefaultModelState):
         self.widths = np.ones(self.max_num_reqs, dtype=np.int64)
         self.token_numbers = torch.arange(len(self.token_weights), dtype=torch.int32, device=device)
         self.staged: dict[int, np.ndarray] = {}
+        self.gates = to_device(OPEN.line(None)[None], device).repeat(self.max_num_reqs, 1)
+        self.gated = np.zeros(self.max_num_reqs, dtype=bool)
+        self.staged_gates: dict[int, np.ndarray] = {}
 
     def add_request(self, req_index: int, new_req_data: Any) -> None:
         """vLLM adds a resumed request again, with the prompt alone as its prompt."""
@@ -39,6 +44,12 @@ class RastModelState(DefaultModelState):
         alpha = requested_alpha(new_req_data.sampling_params)
         schedule = parse_alpha(self.model.rast_config, alpha)  # type: ignore[arg-type]
         self.staged[req_index] = schedule.points(new_req_data.prompt_len)
+        if schedule.gate is not None:
+            seed = getattr(new_req_data.sampling_params, "seed", None)
+            self.staged_gates[req_index] = schedule.gate.line(seed, new_req_data.prompt_len)
+        elif self.gated[req_index]:
+            self.staged_gates[req_index] = OPEN.line(None)
+        self.gated[req_index] = schedule.gate is not None
 
     def apply_staged_writes(self) -> None:
         super().apply_staged_writes()
@@ -51,6 +62,10 @@ class RastModelState(DefaultModelState):
         self.table[:, : block.shape[1]][to_device(slots, device)] = to_device(block, device)
         self.widths[slots] = [len(points) for points in self.staged.values()]
         self.staged.clear()
+        if self.staged_gates:
+            slots = np.fromiter(self.staged_gates, dtype=np.int64)
+            self.gates[to_device(slots, device)] = to_device(np.stack(list(self.staged_gates.values())), device)
+            self.staged_gates.clear()
 
     def prepare_inputs(self, input_batch: Any, req_states: Any) -> dict[str, Any]:
         """Write the weights of this step's tokens. Which request a token belongs to, and its position, are read on the
@@ -60,7 +75,11 @@ class RastModelState(DefaultModelState):
         owner = torch.searchsorted(ends, self.token_numbers[:num_tokens], right=True)
         owner.clamp_(max=input_batch.num_reqs - 1)  # padding tokens belong to nobody
         slots = input_batch.idx_mapping[: input_batch.num_reqs].long()[owner]
-        width = int(self.widths[input_batch.idx_mapping_np[: input_batch.num_reqs]].max())
-        positions = input_batch.positions[:num_tokens]
-        write_token_rows(self.token_weights[:num_tokens], self.table[:, :width], slots, positions)
+        running = input_batch.idx_mapping_np[: input_batch.num_reqs]
+        positions, weights = input_batch.positions[:num_tokens], self.token_weights[:num_tokens]
+        write_token_rows(weights, self.table[:, : int(self.widths[running].max())], slots, positions)
+        model: Any = self.model
+        model.gated = bool(self.gated[running].any())
+        if model.gated:
+            write_token_gates(model.token_gates[:num_tokens], weights, self.gates, slots, positions)
         return super().prepare_inputs(input_batch, req_states)

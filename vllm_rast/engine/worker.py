@@ -47,6 +47,11 @@ class TracingMixin:
             raise UserError(f"token_traces: this engine keeps none; start it with {option}")
         return traces.take()
 
+    def rast_decode_traces(self, request_ids: list[str]) -> list[tuple[str, int, bytes]]:
+        """The traces of finished requests; see `DecodeTraces.take`. For `collective_rpc`: every rank the same."""
+        traces = getattr(self.get_model(), "decode_traces", None)  # type: ignore[attr-defined]
+        return [] if traces is None else traces.take(request_ids)
+
 
 if current_platform.is_cpu():
     from vllm.v1.worker import cpu_worker

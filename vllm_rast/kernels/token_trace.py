@@ -12,6 +12,8 @@ for the mix:
 and for distributions and differences:
 
     kl_mix_base, js_mix_base, js_ceiling_base       in nats; a Jensen-Shannon divergence is at most log 2
+    tv_mix_base                                     total variation, from 0 to 1
+    implausible                                     the share of it outside the base's 20 likeliest ids
     kl_positive_negative[_2]                        of each pair that has both sides
     delta[_2]                                       positive - negative, in logits, of the answer's token
     delta_size[_2]                                  Euclidean norm of positive - negative over all ids
@@ -33,6 +35,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from vllm_rast.kernels.combine import combine_logits
+from vllm_rast.kernels.distribution import Distribution, js, kl, moved_mass
+from vllm_rast.kernels.gate import apply_gates
 
 if TYPE_CHECKING:
     from vllm_rast.mix.config import RastConfig
@@ -73,53 +77,85 @@ def trace_columns(config: RastConfig) -> list[str]:
 
 
 def trace_tokens(
-    logits: Sequence[torch.Tensor], weights: torch.Tensor, tokens: torch.Tensor, config: RastConfig
+    logits: Sequence[torch.Tensor],
+    weights: torch.Tensor,
+    tokens: torch.Tensor,
+    config: RastConfig,
+    gates: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The numbers of every row, [num_rows, len(trace_columns(config))] in float32.
 
     logits: each model's, [num_rows, vocab_m], cut to the ids that it has. weights: [num_rows, num_models] in float32,
-    of the mix. tokens: the id that followed each row, [num_rows].
+    of the mix. tokens: the id that followed each row, [num_rows]. gates: of the mix, see `apply_gates`.
     """
-    return torch.stack(list(named_numbers(logits, weights, tokens, config).values()), dim=1)
+    return torch.stack(list(named_numbers(logits, weights, tokens, config, gates).values()), dim=1)
+
+
+def likeliest_columns(config: RastConfig, number: int) -> list[str]:
+    """The columns of `likeliest_tokens`: NAME_logprob, and NAME_top1, NAME_top1_logprob, ... for the likeliest ids."""
+    tops = [end for place in range(1, number + 1) for end in (f"_top{place}", f"_top{place}_logprob")]
+    return [label + end for label in [*model_labels(config), "mix"] for end in ("_logprob", *tops)]
+
+
+def likeliest_tokens(
+    logits: Sequence[torch.Tensor],
+    weights: torch.Tensor,
+    tokens: torch.Tensor,
+    config: RastConfig,
+    number: int,
+    gates: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Each model's and the mix's log-probability of every row's token, and its `number` likeliest ids with theirs,
+    [num_rows, len(likeliest_columns(config, number))] in float32; arguments as of `trace_tokens`.
+
+    A model that has fewer ids than `number` gives the id -1 for those that are missing.
+    """
+    mixed = mixed_logits(logits, weights, gates)
+    columns = []
+    for some in [*logits, mixed]:
+        log = Distribution.of(some.float()).log
+        columns.append(of_tokens(log, tokens, missing=-math.inf))
+        values, ids = log.topk(min(number, log.shape[1]), dim=1)
+        columns += [one for pair in zip(ids.float().unbind(1), values.unbind(1), strict=True) for one in pair]
+        columns += [
+            torch.full_like(columns[0], one) for _ in range(number - values.shape[1]) for one in (-1, -math.inf)
+        ]
+    return torch.stack(columns, dim=1)
+
+
+def mixed_logits(logits: Sequence[torch.Tensor], weights: torch.Tensor, gates: torch.Tensor | None) -> torch.Tensor:
+    """What is decoded from, [num_rows, vocab_base] in float32."""
+    mixed = combine_logits(logits, weights)
+    if gates is not None:
+        apply_gates(mixed, logits[0], gates)
+    return mixed
 
 
 def named_numbers(
-    logits: Sequence[torch.Tensor], weights: torch.Tensor, tokens: torch.Tensor, config: RastConfig
+    logits: Sequence[torch.Tensor],
+    weights: torch.Tensor,
+    tokens: torch.Tensor,
+    config: RastConfig,
+    gates: torch.Tensor | None = None,
 ) -> dict[str, torch.Tensor]:
     """The columns of `trace_tokens` by name, each [num_rows]."""
     logits = [some.float() for some in logits]
     labels = model_labels(config)
-    every = dict(zip(labels, logits, strict=True)) | {"mix": combine_logits(logits, weights)}
-    # Not log_softmax: its plain sum over 151,936 ids is off by 4e-5 on a CPU, this one's by 3e-6.
-    found = {label: Distribution(some - some.logsumexp(dim=1, keepdim=True)) for label, some in every.items()}
+    every = dict(zip(labels, logits, strict=True)) | {"mix": mixed_logits(logits, weights, gates)}
+    found = {label: Distribution.of(some) for label, some in every.items()}
     numbers = {}
     for label, some in found.items():
         for name, values in zip(PER_MODEL, numbers_of_model(some, tokens), strict=True):
             numbers[f"{label}_{name}"] = values
     numbers["kl_mix_base"] = kl(found["mix"], found["base"])
     numbers["js_mix_base"] = js(found["mix"], found["base"])
+    numbers["tv_mix_base"], numbers["implausible"] = moved_mass(found["mix"], found["base"])
     if "ceiling" in found:
         numbers["js_ceiling_base"] = js(found["ceiling"], found["base"])
     pairs = whole_pairs(config)
     for number, (positive, negative) in pairs.items():
         numbers[f"kl_positive_negative{suffix(number)}"] = kl(found[labels[positive]], found[labels[negative]])
     return numbers | numbers_of_deltas(every, {n: (labels[p], labels[m]) for n, (p, m) in pairs.items()}, tokens)
-
-
-class Distribution:
-    """log: log-probabilities, [num_rows, vocab]. p: probabilities."""
-
-    def __init__(self, log: torch.Tensor) -> None:
-        self.log, self.p = log, log.exp()
-
-    def padded(self, width: int) -> Distribution:
-        """With more columns: ids that a model does not have are impossible."""
-        missing = width - self.log.shape[1]
-        return self if missing <= 0 else Distribution(torch.nn.functional.pad(self.log, (0, missing), value=-math.inf))
-
-    def mean(self, values: torch.Tensor) -> torch.Tensor:
-        """The expectation of values [num_rows, vocab], [num_rows]; what is impossible does not count, even if inf."""
-        return torch.where(self.p == 0, 0, self.p * values).sum(dim=1)
 
 
 def numbers_of_model(one: Distribution, tokens: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -134,25 +170,6 @@ def of_tokens(values: torch.Tensor, tokens: torch.Tensor, missing: float) -> tor
     width = values.shape[1]
     own = values.gather(1, tokens.clamp(max=width - 1)[:, None])[:, 0]
     return torch.where(tokens < width, own, missing)
-
-
-def kl(p: Distribution, q: Distribution) -> torch.Tensor:
-    """KL(p || q) in nats, [num_rows]; inf where p gives something to an id that q rules out."""
-    p, q = equally_wide(p, q)
-    return p.mean(p.log - q.log).clamp(min=0)  # below 0 by rounding alone
-
-
-def js(p: Distribution, q: Distribution) -> torch.Tensor:
-    """The Jensen-Shannon divergence in nats, [num_rows]."""
-    p, q = equally_wide(p, q)
-    middle = (p.p + q.p).log() - math.log(2)  # in this order: half of the least probability would be 0
-    return ((p.mean(p.log - middle) + q.mean(q.log - middle)) / 2).clamp(min=0)
-
-
-def equally_wide(p: Distribution, q: Distribution) -> tuple[Distribution, Distribution]:
-    """Both with the columns of the wider one."""
-    width = max(p.log.shape[1], q.log.shape[1])
-    return p.padded(width), q.padded(width)
 
 
 def numbers_of_deltas(

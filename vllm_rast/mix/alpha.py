@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from functools import partial
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 from vllm_rast.errors import UserError, shown
+from vllm_rast.mix.gate import Gate, read_gate
 from vllm_rast.mix.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -24,8 +26,8 @@ MAX_POINTS = 64
 # A schedule as text: 64 points of many pairs, written with all digits, have a quarter of this many characters.
 MAX_TEXT = 1 << 16
 
-# What a request may send: a number for all pairs, one number for each, the name of a single model, or a schedule (a
-# dictionary, a list of [position, alpha], or either as JSON text).
+# What a request may send: a number for all pairs, one number for each, the name of a single model, or a schedule or
+# gate (a dictionary, a list of [position, alpha], or either as JSON text).
 Alpha = float | Sequence[Any] | str | dict[str, Any]
 
 
@@ -78,20 +80,23 @@ def parse_alpha(config: RastConfig, alpha: Alpha | None) -> Schedule:
     Besides what `weight_row` takes: {"alpha": A, "warmup": N} (alpha 0 for the first N tokens), {"alpha": A,
     "until": N} (alpha 0 from the N-th on), both together, {"steps": [[position, A], ...]} or that list alone (0 before
     the first), and {"ramp": [[position, A], ...]} (straight lines, constant outside). A is a number or one for each
-    pair; without it, warmup and until take the engine's default. Raises UserError, naming alpha, for anything else.
+    pair; without it, warmup and until take the engine's default. Each of them, and {"alpha": A} alone, may have a
+    "gate" (see `vllm_rast.mix.gate`). Raises UserError, naming alpha, for anything else.
     """
+    if alpha is None:
+        return Schedule((0,), (weight_row(config, None),), gate=config.gate)
     alpha = plain_alpha(alpha)
     if isinstance(alpha, str) and alpha.lstrip()[:1] in ("{", "["):
         alpha = read_text(alpha)
     if isinstance(alpha, dict):
-        return read_schedule(config, alpha)
+        return read_gated(config, alpha) if "gate" in alpha else read_schedule(config, alpha)
     if isinstance(alpha, (list, tuple)) and alpha and isinstance(alpha[0], (list, tuple)):
         return read_points(config, alpha, "alpha")
     return Schedule((0,), (weight_row(config, alpha),))
 
 
 def kind_of(config: RastConfig, alpha: Alpha | None) -> str:
-    """What a request decodes with, in one word: "mix", "schedule", or the single model ("base", "positive:2").
+    """What a request decodes with, in one word: "mix", "schedule", "gate", or the single model ("base", "positive:2").
 
     A model has one word, the first of its names in `single_models`. Raises UserError as `parse_alpha` does.
     """
@@ -99,6 +104,8 @@ def kind_of(config: RastConfig, alpha: Alpha | None) -> str:
     names = single_models(config)
     if isinstance(alpha, str) and alpha in names:
         return next(name for name, column in names.items() if column == names[alpha])
+    if schedule.gate is not None:
+        return "gate"
     return "mix" if len(schedule.positions) == 1 else "schedule"
 
 
@@ -146,12 +153,38 @@ def read_text(text: str) -> Any:
         raise UserError(f"alpha: {shown(text)} looks like JSON but does not parse; check brackets and quotes") from None
 
 
+def default_alpha(alpha: Any) -> tuple[Any, Gate | None]:
+    """An engine's default alpha without its gate, and the gate: from {"alpha": A, "gate": {...}}, or JSON text of it.
+
+    Anything else is returned as it is. Raises UserError for other dictionaries.
+    """
+    if isinstance(alpha, str) and alpha.lstrip()[:1] == "{":
+        alpha = read_text(alpha)
+    if not isinstance(alpha, dict):
+        return alpha, None
+    if not alpha.keys() <= {"alpha", "gate"}:
+        raise UserError('alpha: by default a number, or {"alpha": A, "gate": {...}}; send a schedule with the request')
+    gate = read_gate(plain_alpha(alpha["gate"])) if "gate" in alpha else None
+    return alpha.get("alpha"), gate
+
+
+def read_gated(config: RastConfig, values: dict[Any, Any]) -> Schedule:
+    """A constant alpha, or any schedule from a dictionary, with a gate."""
+    rest = {key: value for key, value in values.items() if key != "gate"}
+    if rest.keys() <= {"alpha"}:
+        alphas = alphas_of(config, rest["alpha"], "alpha.alpha") if rest else config.alphas
+        schedule = Schedule((0,), (mix_row(config, alphas),))
+    else:
+        schedule = read_schedule(config, rest)
+    return replace(schedule, gate=read_gate(values["gate"]))
+
+
 def read_schedule(config: RastConfig, values: dict[Any, Any]) -> Schedule:
     """A schedule from a dictionary: one of FORMS alone, or "warmup", "until" or both, with or without "alpha"."""
     for key in values:
         if key not in ("alpha", "warmup", "until", *FORMS):
             forms = ", or ".join(FORMS)
-            raise UserError(f"alpha: unknown key {shown(key)}; send alpha with warmup or until, or {forms}")
+            raise UserError(f"alpha: unknown key {shown(key)}; send alpha with gate, warmup or until, or {forms}")
     for key, read in FORMS.items():
         if key in values:
             if len(values) > 1:

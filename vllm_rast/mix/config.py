@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vllm_rast.errors import UserError, shown
-from vllm_rast.mix.alpha import check_alpha
+from vllm_rast.mix.alpha import check_alpha, default_alpha
+from vllm_rast.mix.gate import Gate, read_gate
 from vllm_rast.mix.model_names import PLUS, ModelSource, foundation_name, parse_model
 from vllm_rast.mix.speculation import DRAFTER, check_speculate, drafter_column, most_drafts
 
@@ -83,6 +84,7 @@ class RastConfig:
     pair_forward: run models that differ by adapters alone (a positive that is an adapter on the negative) as "one"
         forward that reads their weights once, as "two", or, "auto", as one if it can be done.
     token_traces: keep the numbers of given answers' tokens for requests that ask (`RastLLM.trace_answers`).
+    gate: on which tokens the pairs act for requests that say nothing about alpha; a Gate or a dictionary of it.
     Raises UserError if check_tokenizers, trace or token_traces is neither true nor false, speculate no such number, the
         drafter none of the small models, or the ceiling the base.
     """
@@ -97,6 +99,7 @@ class RastConfig:
     ceiling: str | None = None
     token_traces: bool = False
     pair_forward: str = AUTO
+    gate: Gate | None = None
     # The models, each once: sources[0] is the base. columns: for each pair the places of its models among them.
     sources: tuple[ModelSource, ...] = field(init=False, repr=False, compare=False)
     columns: tuple[tuple[int | None, int | None], ...] = field(init=False, repr=False, compare=False)
@@ -110,6 +113,8 @@ class RastConfig:
             raise UserError(f"pair_forward: choose one of {', '.join(PAIR_FORWARDS)}, got {shown(self.pair_forward)}")
         pairs = tuple(p if isinstance(p, ModelPair) else pair_from(p) for p in self.pairs)
         object.__setattr__(self, "pairs", pairs)
+        if self.gate is not None:
+            object.__setattr__(self, "gate", read_gate(self.gate, "gate"))
         sources = [parse_model(self.base, "model")]
 
         def place(name: str | None, option: str) -> int | None:
@@ -137,19 +142,24 @@ class RastConfig:
         base: str,
         positive: str | None = None,
         negative: str | None = None,
-        alpha: float | Sequence[float] | None = None,
+        alpha: float | Sequence[float] | dict[str, Any] | None = None,
         pairs: Sequence[ModelPair] = (),
         **options: Any,
     ) -> RastConfig:
         """Join the short form (positive, negative) and the long one (pairs) into one list of pairs.
 
-        alpha: one number for every pair, or one for each; None keeps the pairs' own.
+        alpha: one number for every pair, or one for each, also as {"alpha": A, "gate": {...}}; None keeps the pairs'
+        own.
         """
+        common, gate = default_alpha(alpha)
+        if gate is not None:
+            options["gate"] = gate
         every = list(pairs)
         if positive is not None or negative is not None:
             every.insert(0, ModelPair(positive, negative))
-        if alpha is not None:
-            values = list(alpha) if isinstance(alpha, Sequence) and not isinstance(alpha, str) else [alpha] * len(every)
+        if common is not None:
+            listed = isinstance(common, Sequence) and not isinstance(common, str)
+            values = list(common) if listed else [common] * len(every)
             if len(values) != len(every):
                 raise UserError(
                     f"alpha: {len(values)} values for {len(every)} pairs; give one number, or one for each pair"
@@ -184,6 +194,7 @@ class RastConfig:
             "ceiling": self.ceiling,
             "token_traces": self.token_traces,
             "pair_forward": self.pair_forward,
+            "gate": None if self.gate is None else self.gate.to_dict(),
         }
 
     @classmethod

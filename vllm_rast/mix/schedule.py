@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
+    from vllm_rast.mix.gate import Gate
+
 # A point is one line of float32: START, LENGTH, the weights of all models, their rise. Only this file knows more of it
 # than the functions below say.
 START, LENGTH = 0, 1
@@ -35,6 +37,7 @@ class Schedule:
     positions: where a point begins, [num_points], increasing; 0 is the first generated token, and the first point's.
     rows: the weights from there on, [num_points, num_models], in the order of `RastConfig.sources`.
     linear: between two points the weights run straight from one to the next, instead of staying until it.
+    gate: on which tokens the weights act; None: on all.
 
     Float32 everywhere: a weight that float32 calls 0 is 0, and models that it belongs to are not used.
     """
@@ -42,6 +45,7 @@ class Schedule:
     positions: tuple[int, ...]
     rows: tuple[tuple[float, ...], ...]
     linear: bool = False
+    gate: Gate | None = None
 
     @property
     def used(self) -> tuple[bool, ...]:

@@ -37,7 +37,9 @@ class Series:
 
     def __init__(self) -> None:
         self.requests = Counter(
-            "vllm_rast:requests", "Requests by what they decode with: a mix, a schedule, or a single model.", ["kind"]
+            "vllm_rast:requests",
+            "Requests by what they decode with: a mix, a schedule, a gate or one model.",
+            ["kind"],
         )
         self.tokens = Counter("vllm_rast:generated_tokens", "Tokens generated, by the kind of their request.", ["kind"])
         self.alpha = Histogram(
@@ -62,7 +64,7 @@ def mount(app: FastAPI, engine_client: Any, config: RastConfig) -> None:
 
 def start(engine_client: Any, config: RastConfig) -> TraceReader:
     """Count from now on; what a scrape reads."""
-    for kind in ("mix", "schedule", *{kind_of(config, name) for name in single_models(config)}):
+    for kind in ("mix", "schedule", "gate", *{kind_of(config, name) for name in single_models(config)}):
         series().requests.labels(kind)
         series().tokens.labels(kind)
     count(engine_client.output_processor, config)

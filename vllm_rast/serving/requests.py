@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from vllm_rast.engine.members import normalise_speculate
 from vllm_rast.errors import UserError, shown
 from vllm_rast.mix.alpha import Alpha, parse_alpha
+from vllm_rast.mix.trace import FIELD as TRACE
 from vllm_rast.serving.aliases import requested_alias
 from vllm_rast.serving.error_responses import bad_request, one_line
 from vllm_rast.serving.limits import MAX_SCHEMA_BYTES, GrammarError, check_grammars, replaying
@@ -31,6 +32,10 @@ requested_drafts: ContextVar[int | None] = ContextVar("requested_drafts", defaul
 
 class BodyError(UserError):
     """A body that is not JSON."""
+
+
+class TraceError(UserError):
+    """A `trace`, which no response has room for."""
 
 
 class DraftsError(UserError):
@@ -69,6 +74,8 @@ class RequestWeights:
             return await bad_request(f"body: {one_line(error)}", "body")(scope, receive, send)
         except DraftsError as error:
             return await bad_request(str(error), "speculate")(scope, receive, send)
+        except TraceError as error:
+            return await bad_request(str(error), "trace")(scope, receive, send)
         except UserError as error:
             return await bad_request(str(error), "alpha")(scope, receive, send)
         message = {"type": "http.request", "body": body, "more_body": False}
@@ -77,8 +84,8 @@ class RequestWeights:
     def choose(self, body: bytes) -> bytes:
         """Note the request's alias, alpha and speculate, and return the body without the latter two.
 
-        Raises BodyError if the body cannot be read, GrammarError if it asks for too large a grammar, DraftsError if
-        speculate is wrong, UserError if alpha is.
+        Raises BodyError if the body cannot be read, GrammarError if it asks for too large a grammar, TraceError if it
+        asks for a trace, DraftsError if speculate is wrong, UserError if alpha is.
         """
         try:
             values = json.loads(body)
@@ -87,6 +94,10 @@ class RequestWeights:
         if not isinstance(values, dict):
             return body
         check_grammars(values, self.schema_bytes)
+        if any(True for _ in holders(values, TRACE)):
+            raise TraceError(
+                "trace: responses have no room for it; send logprobs for the mix's, or use generate --trace or RastLLM"
+            )
         held = taken(values, "alpha")
         given = [(place, alpha) for place, alpha in held if alpha is not None]
         name = values.get("model")

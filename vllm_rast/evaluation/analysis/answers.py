@@ -18,13 +18,14 @@ from vllm_rast.mix.config import RastConfig
 
 @dataclass(frozen=True)
 class StoredAnswer:
-    """One sample's ids. exact: the text gave as many tokens again as were decoded."""
+    """One sample's ids. exact: the text gave as many tokens again as were decoded. seed: the sample's."""
 
     key: Key
     prompt_ids: list[int]
     answer_ids: list[int]
     alpha: Alpha | None
     exact: bool
+    seed: int | None = None
 
 
 def chosen_samples(folder: RunFolder, rows: Sequence[str] | None, samples: int, problems: int) -> list[Sample]:
@@ -126,4 +127,6 @@ def stored_answers(
             answer_ids.append(tokenizer.eos_token_id)
         if answer_ids:
             row_alpha = alpha_of_row(folder, sample.row, models, alpha)
-            yield StoredAnswer(sample.key, prompt_ids, answer_ids, row_alpha, len(answer_ids) == sample.tokens)
+            yield StoredAnswer(
+                sample.key, prompt_ids, answer_ids, row_alpha, len(answer_ids) == sample.tokens, sample.seed
+            )

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from vllm_rast.engine.launch import engine_defaults, reason_of, set_environment
+from vllm_rast.engine.launch import engine_defaults, reason_of
 from vllm_rast.errors import UserError
 from vllm_rast.evaluation.analysis.answers import StoredAnswer, chosen_samples, stored_answers
-from vllm_rast.evaluation.analysis.traces import TraceFolder, parts_of
-from vllm_rast.evaluation.runs.backends import loading, telling_of_death
+from vllm_rast.evaluation.runs.backends import loading, start_llm, telling_of_death
 from vllm_rast.evaluation.runs.folder import RunFolder, without_speed
 from vllm_rast.evaluation.runs.plan import SECRET_OPTIONS, plain, weights_of
 from vllm_rast.evaluation.runs.progress import Progress
+from vllm_rast.evaluation.runs.traces import TraceFolder, parts_of, texts_of_ids
 from vllm_rast.mix.alpha import Alpha
 from vllm_rast.mix.config import ModelPair, RastConfig
 
 # Of a run's options: nothing is drafted where nothing is decoded.
 LEFT_OUT = ("speculative_config",)
+COLUMNS = 2  # the number of this set of columns; traces with another one are read again
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class Reading:
         """What makes traces what they are, for their folder's hash."""
         engine = {name: plain(value) for name, value in self.engine.items() if name not in SECRET_OPTIONS}
         return {
+            "columns": COLUMNS,
             "models": {"base": self.models.base, "pairs": [asdict(pair) for pair in self.models.pairs]},
             "ceiling": self.models.ceiling,
             "weights": weights_of(self.models),
@@ -66,26 +67,23 @@ class VllmReader:
     """One engine that holds all models, the ceiling too."""
 
     def __init__(self, reading: Reading) -> None:
-        os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")  # only V1 keeps token traces
-        set_environment(reading.models)
-        from vllm_rast import RastLLM
+        self.use(start_llm(replace(reading.models, token_traces=True), reading.engine))
 
-        models = reading.models
-        self.llm = RastLLM(
-            models.base,
-            pairs=list(models.pairs),
-            check_tokenizers=models.check_tokenizers,
-            pair_forward=models.pair_forward,
-            ceiling=models.ceiling,
-            token_traces=True,
-            **reading.engine,
-        )
-        self.columns = self.llm.trace_columns
+    def use(self, llm: Any) -> None:
+        """Read with an engine that was started with token traces."""
+        self.llm, self.columns = llm, llm.trace_columns
+
+    @classmethod
+    def of(cls, llm: Any) -> VllmReader:
+        """A reader with an engine that is there already."""
+        reader = cls.__new__(cls)
+        reader.use(llm)
+        return reader
 
     def read(self, answers: Iterable[StoredAnswer]) -> Iterator[tuple[int, np.ndarray]]:
         from vllm_rast.llm import Answer
 
-        given = (Answer(one.prompt_ids, one.answer_ids, one.alpha) for one in answers)
+        given = (Answer(one.prompt_ids, one.answer_ids, one.alpha, one.seed) for one in answers)
         return telling_of_death(self.llm.trace_answers(given))
 
 
@@ -169,8 +167,3 @@ def read_missing(answers: list[StoredAnswer], traces: TraceFolder, reader: Reade
             file=sys.stderr,
             flush=True,
         )
-
-
-def texts_of_ids(tokenizer: Any) -> list[str]:
-    """The text of every id, [num_ids]."""
-    return tokenizer.batch_decode([[token] for token in range(len(tokenizer))])

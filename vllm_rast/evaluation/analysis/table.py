@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vllm_rast.errors import UserError
-from vllm_rast.evaluation.analysis.traces import KEY_COLUMNS, read_parts, read_vocabulary
 from vllm_rast.evaluation.runs.folder import Key
+from vllm_rast.evaluation.runs.traces import KEY_COLUMNS, read_parts, read_vocabulary
 
 PARTS = 10  # an answer is cut into tenths
 

@@ -1,7 +1,8 @@
-"""A sweep: accuracy over alpha and temperature, its numbers and its plot."""
+"""A sweep: accuracy over alpha, gate and temperature, its numbers and its plot."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,24 +16,33 @@ if TYPE_CHECKING:
     from vllm_rast.evaluation.scores.summary import Summary
 
 FIGURE_IN = (5.6, 3.8)  # inches, width and height
+GATE = "the gate's threshold"
 
 
 @dataclass(frozen=True)
 class Point:
-    """One combination of a sweep; temperature None is the benchmark's own."""
+    """One combination of a sweep; temperature None is the benchmark's own. gate: a condition and its value."""
 
     alpha: float
     temperature: float | None = None
+    gate: tuple[str, float] | None = None
 
     @property
     def row(self) -> str:
-        return f"alpha={self.alpha:g}" + ("" if self.temperature is None else f"@{self.temperature:g}")
+        gate = "" if self.gate is None else "+{}={:g}".format(*self.gate)
+        return f"alpha={self.alpha:g}{gate}" + ("" if self.temperature is None else f"@{self.temperature:g}")
 
     @property
     def row_argument(self) -> str:
         """This point as `generate --rows` takes it."""
         at = "" if self.temperature is None else f"@{self.temperature!r}"
-        return f"{self.row}={self.alpha!r}{at}"
+        gated = self.gate and json.dumps({"alpha": self.alpha, "gate": dict([self.gate])})
+        return f"{self.row}={gated or repr(self.alpha)}{at}"
+
+    def entry(self) -> dict[str, Any]:
+        """The point in sweep.json."""
+        said = {"alpha": self.alpha, "temperature": self.temperature, "row": self.row}
+        return said if self.gate is None else said | {"gate": dict([self.gate])}
 
 
 def sweep_json(summary: Summary, points: Sequence[Point]) -> dict[str, Any]:
@@ -40,11 +50,7 @@ def sweep_json(summary: Summary, points: Sequence[Point]) -> dict[str, Any]:
     names = {point.row: point for point in points}
     others = [name for name in summary.rows if name not in names]
     return {
-        "points": [
-            {"alpha": point.alpha, "temperature": point.temperature, "row": name, **scores(summary, name)}
-            for name, point in names.items()
-            if name in summary.rows
-        ],
+        "points": [{**point.entry(), **scores(summary, name)} for name, point in names.items() if name in summary.rows],
         "rows": {name: scores(summary, name) for name in others},
     }
 
@@ -64,16 +70,20 @@ def write_plot(numbers: dict[str, Any], folder: Path, title: str) -> list[Path]:
     figure = Figure(figsize=FIGURE_IN, layout="constrained")
     axes = figure.subplots()
     over, lines = curves(numbers["points"])
+    if over == GATE:
+        axes.set_xscale("log")
     for number, (label, line) in enumerate(lines.items()):
         draw_line(axes, line, over, label, number)
-    draw_levels(axes, numbers["rows"])
+    ungated = {point["row"]: point for point in numbers["points"] if over == GATE and "gate" not in point}
+    levels = ungated | numbers["rows"]
+    draw_levels(axes, levels)
     axes.set_xlabel(over)
     axes.set_ylabel("accuracy, %")
     axes.set_title(f"avg@n over {over}, {title} (bands: 95 % over questions)", fontsize=9, loc="left")
     axes.grid(True, color="#DDDDDD", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    if len(lines) + len(numbers["rows"]) > 1:
+    if len(lines) + len(levels) > 1:
         axes.legend(fontsize=8, frameon=False)
     paths = [folder / "sweep.png", folder / "sweep.svg"]
     for path in paths:
@@ -84,8 +94,11 @@ def write_plot(numbers: dict[str, Any], folder: Path, title: str) -> list[Path]:
 def curves(points: Sequence[dict[str, Any]]) -> tuple[str, dict[str, list[dict[str, Any]]]]:
     """What the axis shows, and the points of each line by its label, from left to right.
 
-    The axis is alpha with a line for each temperature, or temperature if there is only one alpha.
+    The axis is alpha with a line for each temperature, or temperature if there is only one alpha. With gates it is
+    their value, with a line for each condition, alpha and temperature.
     """
+    if any("gate" in point for point in points):
+        return GATE, gate_curves([point for point in points if "gate" in point])
     many = len({point["temperature"] for point in points}) > 1
     over, beside = ("alpha", "temperature")
     if many and len({point["alpha"] for point in points}) == 1:
@@ -95,6 +108,17 @@ def curves(points: Sequence[dict[str, Any]]) -> tuple[str, dict[str, list[dict[s
         label = "mix" if point[beside] is None else f"{beside} {point[beside]:g}"
         lines.setdefault(label, []).append(point)
     return over, lines
+
+
+def gate_curves(points: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The gated points of each line by its label, from left to right; `GATE` of each is its place."""
+    lines: dict[str, list[dict[str, Any]]] = {}
+    several = {name: len({point[name] for point in points}) > 1 for name in ("alpha", "temperature")}
+    for point in points:
+        ((condition, value),) = point["gate"].items()
+        beside = [f"{name} {point[name]:g}" for name, many in several.items() if many and point[name] is not None]
+        lines.setdefault(", ".join([condition, *beside]), []).append(point | {GATE: value})
+    return {label: sorted(line, key=lambda point: point[GATE]) for label, line in lines.items()}
 
 
 def draw_line(axes: Axes, line: Sequence[dict[str, Any]], over: str, label: str, number: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -10,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from vllm_rast.engine.launch import reason_of, set_environment
 from vllm_rast.errors import UserError
-from vllm_rast.evaluation.runs.decode import Backend, Completion, Job
+from vllm_rast.evaluation.runs.decode import Backend, Completion, Job, TokenTrace
 from vllm_rast.evaluation.runs.jsonl import RunError
 from vllm_rast.evaluation.runs.plan import Plan
 from vllm_rast.evaluation.tasks.prompts import prompt_encoder
 from vllm_rast.mix.config import model_names
 
 if TYPE_CHECKING:
+    from vllm_rast import RastLLM
     from vllm_rast.mix.config import RastConfig
 
 BACKENDS = ("vllm", "transformers")
@@ -42,25 +44,37 @@ def loading(models: RastConfig) -> Iterator[None]:
         raise UserError(f"vLLM's options: {reason_of(error)}") from error
 
 
+def start_llm(models: RastConfig, engine: dict[str, Any], only_v1: bool = False) -> RastLLM:
+    """An engine of a mix. only_v1: with what only vLLM's V1 runner has, as token traces are."""
+    if only_v1 or models.token_traces:
+        os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")
+    set_environment(models)
+    from vllm_rast import RastLLM
+
+    return RastLLM(
+        models.base,
+        pairs=list(models.pairs),
+        check_tokenizers=models.check_tokenizers,
+        speculate=models.speculate,
+        drafter=models.drafter,
+        pair_forward=models.pair_forward,
+        ceiling=models.ceiling,
+        token_traces=models.token_traces,
+        **engine,
+    )
+
+
 class VllmBackend:
     """All rows in one engine: continuous batching over rows, problems and samples."""
 
+    trace: int | None = None
+
     def __init__(self, plan: Plan):
-        set_environment(plan.models)
-        from vllm_rast import RastLLM
+        self.llm = start_llm(plan.models, plan.engine, only_v1=plan.trace is not None)
         from vllm_rast.engine.members import skips_idle_models
 
-        self.rows_apart = skips_idle_models()
-        models = plan.models
-        self.llm = RastLLM(
-            models.base,
-            pairs=list(models.pairs),
-            check_tokenizers=models.check_tokenizers,
-            speculate=models.speculate,
-            drafter=models.drafter,
-            pair_forward=models.pair_forward,
-            **plan.engine,
-        )
+        self.rows_apart = skips_idle_models() and plan.trace is None  # a trace uses all models anyway
+        self.trace = plan.trace
         self.tokenizer: Any = self.llm.get_tokenizer()
         self.device = device_name()
 
@@ -76,7 +90,7 @@ class VllmBackend:
         first, second = tee(remember(jobs))
         outputs = self.llm.stream(
             ({"prompt_token_ids": self.fitting(job, encode(job.prompt))} for job in first),
-            (sampling_params(job, self.tokenizer) for job in second),
+            (sampling_params(job, self.tokenizer, self.trace) for job in second),
         )
         for number, output in telling_of_death(outputs):
             job, answer = running.pop(number), output.outputs[0]
@@ -86,7 +100,8 @@ class VllmBackend:
                     f"(finish_reason={answer.finish_reason})"
                 )
             prompt_tokens = len(output.prompt_token_ids or ())
-            yield job, Completion(answer.text, answer.finish_reason, prompt_tokens, len(answer.token_ids))
+            trace = None if self.trace is None else TokenTrace(answer.token_ids, answer.token_trace)
+            yield job, Completion(answer.text, answer.finish_reason, prompt_tokens, len(answer.token_ids), trace)
 
     def fitting(self, job: Job, prompt_ids: list[int]) -> list[int]:
         """Raises UserError for a prompt that leaves no room for an answer."""
@@ -109,7 +124,7 @@ def telling_of_death(outputs: Iterator[Any]) -> Iterator[Any]:
         raise RunError("vLLM's engine ended unexpectedly (killed, or out of memory)") from error
 
 
-def sampling_params(job: Job, tokenizer: Any) -> Any:
+def sampling_params(job: Job, tokenizer: Any, trace: int | None = None) -> Any:
     """vLLM's SamplingParams of one job; n is 1, so that every sample has its own seed and can be resumed alone."""
     from vllm_rast.engine.requests import final_only
 
@@ -122,7 +137,7 @@ def sampling_params(job: Job, tokenizer: Any) -> Any:
         seed=job.seed,
         stop=strings or None,
         stop_token_ids=token_ids or None,
-        extra_args={"alpha": alpha},
+        extra_args={"alpha": alpha} if trace is None else {"alpha": alpha, "trace": trace},
     )
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import product
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
 
 from vllm_rast.evaluation.runs.folder import Key, RunFolder, Sample
 from vllm_rast.evaluation.runs.lengths import too_long
@@ -33,6 +36,13 @@ class Job:
     stop: tuple[str, ...]
 
 
+class TokenTrace(NamedTuple):
+    """What was kept of an answer's tokens: their ids, and by column a number of each, [num_tokens]."""
+
+    token_ids: Sequence[int]
+    columns: Mapping[str, np.ndarray]
+
+
 @dataclass(frozen=True, slots=True)
 class Completion:
     """One sample made; `tokens` counts the answer's tokens, the end of text included."""
@@ -41,6 +51,11 @@ class Completion:
     finish_reason: str
     prompt_tokens: int
     tokens: int
+    trace: TokenTrace | None = None
+
+    def entry(self) -> dict[str, Any]:
+        """What samples.jsonl says of it."""
+        return {name: getattr(self, name) for name in ("text", "finish_reason", "prompt_tokens", "tokens")}
 
 
 class Backend(Protocol):
@@ -112,9 +127,45 @@ def decode(plan: Plan, folder: RunFolder, open_backend: Callable[[Plan], Backend
     settings = {name: folder.settings(*name) for name in {(key.benchmark, key.row) for key in missing}}
     jobs = jobs_of(plan, missing, backend.tokenizer, backend.rows_apart)
     already = sum(key in done for key in plan.samples())
-    with Progress("decoding", already) as progress:
+    with keeping(plan, folder, backend.tokenizer) as keep, Progress("decoding", already) as progress:
         for made, (one, completion) in enumerate(backend.stream(jobs), 1):
             bound = {"config_hash": config_hash, "settings": settings[one.key.benchmark, one.key.row]}
-            folder.append(Sample(**one.key._asdict(), seed=one.seed, **bound, **asdict(completion)))
+            keep(Sample(**one.key._asdict(), seed=one.seed, **bound, **completion.entry()), completion.trace)
             progress(already + made, already + len(missing), completion.tokens)
     return len(missing)
+
+
+@contextmanager
+def keeping(plan: Plan, folder: RunFolder, tokenizer: Any) -> Iterator[Callable[[Sample, TokenTrace | None], None]]:
+    """What keeps a finished sample. With traces a sample is written once its trace is on the disk, so that none is ever
+    without: `kill -9` loses the samples of at most five seconds, which are then made again."""
+    if plan.trace is None:
+        yield lambda sample, trace: folder.append(sample)
+        return
+    from vllm_rast.evaluation.runs.traces import TraceFolder, texts_of_ids
+
+    waiting: list[Sample] = []
+
+    def append_waiting() -> None:
+        while waiting:
+            folder.append(waiting.pop(0))
+
+    with TraceFolder(folder.path, trace_config(plan, folder), (), after_flush=append_waiting) as traces:
+        traces.add_vocabulary(texts_of_ids(tokenizer))
+        done = traces.done()
+
+        def keep(sample: Sample, trace: TokenTrace | None) -> None:
+            assert trace is not None
+            waiting.append(sample)
+            if sample.key not in done:  # a killed writer may have left the trace of a sample that is made again
+                traces.columns = list(trace.columns)
+                numbers = np.stack(list(trace.columns.values()), axis=1)
+                traces.append(sample.key, trace.token_ids, True, numbers)
+
+        yield keep
+
+
+def trace_config(plan: Plan, folder: RunFolder) -> dict[str, Any]:
+    """What makes these traces what they are, for their folder's hash."""
+    config = plan.config()
+    return {"decoding": plan.trace, "run": folder.config["config_hash"], "models": config["models"]}

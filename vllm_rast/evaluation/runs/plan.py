@@ -104,6 +104,7 @@ class Plan:
     backend: str = "vllm"
     engine: dict[str, Any] = field(default_factory=dict)
     skip_too_long: bool = False
+    trace: int | None = None  # how many likeliest ids of each model are kept with every token; None: no traces
 
     def template_of(self, task: Task) -> Template:
         """How a benchmark's questions are put."""

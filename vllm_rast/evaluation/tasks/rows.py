@@ -15,14 +15,14 @@ from vllm_rast.mix.config import RastConfig
 
 SYNTAX = (
     "NAME=ALPHA, with ALPHA a number, numbers joined by '/' (one per pair), base, positive, negative, positive:2, or a "
-    'schedule such as {"alpha": 1, "warmup": 100}'
+    'schedule or gate such as {"alpha": 1, "warmup": 100} or {"alpha": 1, "gate": {"js": 0.1}}'
 )
 NAME = re.compile(r"[A-Za-z0-9][\w.+=@-]*")
 
 
 @dataclass(frozen=True)
 class Row:
-    """A name, the request's alpha (a schedule as JSON text), and a temperature if the row has one of its own."""
+    """A name, the request's alpha (schedules and gates as JSON text), and a temperature if the row has its own."""
 
     name: str
     alpha: Alpha
@@ -81,7 +81,7 @@ def parse_row(item: str, config: RastConfig) -> Row:
 
 
 def is_schedule(alpha: Alpha) -> bool:
-    """Whether a row's alpha is JSON text, as only schedules are."""
+    """Whether a row's alpha is JSON text, as only schedules and gates are."""
     return isinstance(alpha, str) and alpha[:1] in ("{", "[")
 
 
@@ -89,7 +89,8 @@ def read_alpha(item: str, what: str, config: RastConfig) -> Alpha:
     if what == "rast":
         if not config.pairs:
             raise UserError(f"--rows {item}: there is nothing to mix; name --positive and --negative")
-        return config.alphas[0] if len(set(config.alphas)) == 1 else config.alphas
+        alphas = config.alphas[0] if len(set(config.alphas)) == 1 else config.alphas
+        return alphas if config.gate is None else json.dumps({"alpha": alphas, "gate": config.gate.to_dict()})
     if is_schedule(what):
         return what
     numbers = what.split("/")
@@ -114,14 +115,26 @@ def parse_temperature(item: str, text: str) -> float | None:
 def formula(config: RastConfig, alpha: Alpha) -> str:
     """What a row decodes with, in the models' own names: "A + 0.5 * (P - N)", or the name of one model.
 
-    A schedule is "A + alpha(t) * (P - N) with alpha(t) = ...", t the generated position.
+    A schedule is "A + alpha(t) * (P - N) with alpha(t) = ...", t the generated position. A gate stands behind it:
+    "A + 0.5 * (P - N) gated by {...}".
     """
+    if is_schedule(alpha) and isinstance(values := json.loads(str(alpha)), dict) and "gate" in values:
+        gate = json.dumps(values.pop("gate"))
+        return f"{formula(config, ungated(config, values))} gated by {gate}"
     if is_schedule(alpha):
         values = [f"alpha{k + 1}(t)" for k in range(len(config.pairs))] if len(config.pairs) > 1 else ["alpha(t)"]
         return f"{sum_of_pairs(config, values)} with {', '.join(values)} = {alpha}"
     if isinstance(alpha, str):
         return model_name(config, alpha)
     return sum_of_pairs(config, [repr(value) if value else "" for value in alphas_of(config, alpha)])
+
+
+def ungated(config: RastConfig, values: dict[str, Any]) -> Alpha:
+    """What is left of an alpha's dictionary without its gate, in the form that a row has."""
+    if values.keys() <= {"alpha"}:
+        alpha = values.get("alpha", config.alphas)
+        return tuple(alpha) if isinstance(alpha, list | tuple) else alpha
+    return json.dumps(values)
 
 
 def sum_of_pairs(config: RastConfig, values: Sequence[str]) -> str:

@@ -1,6 +1,6 @@
 """Token traces on disk: Parquet files beside a run, one line for each token.
 
-    RUN/traces/HASH/config.json           the models, the ceiling and the mix that read the answers
+    RUN/traces/HASH/config.json           the models, the ceiling and the mix that read the answers, or decoded them
     RUN/traces/HASH/vocabulary.parquet    the text of every id
     RUN/traces/HASH/part-*.parquet        the traces; pandas, polars and DuckDB read them as one table
 
@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,16 +35,24 @@ KEY_COLUMNS = ("benchmark", "row", "problem", "sample")
 FLUSH_S = 5.0
 MOST_PARTS = 16  # more are joined into one when a reading ends
 # Columns that the engine hands out as float32 and that are whole numbers.
-INTEGERS = ("_rank", "_argmax")
+INTEGERS = re.compile(r"_(rank|argmax|top\d+)$")
 
 
 class TraceFolder:
     """The traces of one run under one configuration, open for writing by one process at a time; a context manager.
 
-    columns: the names of an answer's numbers. Raises UserError if another process writes, RunError if it cannot.
+    columns: the names of an answer's numbers. after_flush: called when all that was appended is on the disk.
+    Raises UserError if another process writes, RunError if it cannot.
     """
 
-    def __init__(self, run: Path, config: dict[str, Any], columns: Sequence[str]) -> None:
+    def __init__(
+        self,
+        run: Path,
+        config: dict[str, Any],
+        columns: Sequence[str],
+        after_flush: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.after_flush = after_flush
         self.path = run / FOLDER / hash_of(config)
         self.columns = list(columns)
         try:
@@ -90,7 +99,7 @@ class TraceFolder:
         data["token"] = pa.array(np.asarray(token_ids, dtype=np.int32))
         data["exact"] = pa.array([exact] * count)
         for column, values in zip(self.columns, numbers.T, strict=True):
-            data[column] = pa.array(values.astype(np.int32 if column.endswith(INTEGERS) else np.float32))
+            data[column] = pa.array(values.astype(np.int32 if INTEGERS.search(column) else np.float32))
         self.waiting.append(pa.table(data))
         if time.monotonic() - self.flushed >= FLUSH_S:
             self.flush()
@@ -102,6 +111,7 @@ class TraceFolder:
         if self.waiting:
             write_parquet(pa.concat_tables(self.waiting), self.path / f"part-{self.next_number():06d}.parquet")
         self.waiting, self.flushed = [], time.monotonic()
+        self.after_flush()
 
     def next_number(self) -> int:
         return max((int(path.stem.removeprefix("part-")) for path in parts_of(self.path)), default=-1) + 1
@@ -159,3 +169,8 @@ def write_parquet(table: pa.Table, path: Path) -> None:
         raise RunError(disk_message(path, error)) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def texts_of_ids(tokenizer: Any) -> list[str]:
+    """The text of every id, [num_ids]."""
+    return tokenizer.batch_decode([[token] for token in range(len(tokenizer))])

@@ -1,0 +1,15 @@
+"""What a request may ask to be kept of every token that it decodes."""
+
+from __future__ import annotations
+
+from vllm_rast.errors import UserError, shown
+
+FIELD = "trace"
+MAX_LIKELIEST = 20
+
+
+def check_likeliest(value: object, option: str = FIELD) -> int:
+    """Return a number of likeliest ids. Raises UserError unless it is an integer from 0 to MAX_LIKELIEST."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_LIKELIEST:
+        raise UserError(f"{option}: expected an integer from 0 to {MAX_LIKELIEST}, got {shown(value)}")
+    return value
