@@ -24,6 +24,8 @@ from common import machine as bench  # noqa: E402
 JS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
 KL = (0.003, 0.03, 0.3, 1.0, 2.0, 4.0)
 TOP = (1, 2, 5, 0.1)
+MORE_RANDOM = (0.1, 0.25, 0.5, 0.75)  # shares of tokens beyond those of the gates by divergence
+TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)  # percent
 MODELS = ("--model", "tiny:base", "--positive", "tiny:positive", "--negative", "tiny:negative")
 
 
@@ -73,7 +75,7 @@ def main() -> None:
     points = decode(args, [*by_js, *(f"kl={value:g}" for value in KL), *(f"top={value:g}" for value in TOP)])
     found = shares(args, [name for name, point in points.items() if "gate" in point])
     matched = sorted({float(f"{found[f'alpha=1+{gate}'][0]:.3g}") for gate in by_js})
-    random = [f"random={value:g}" for value in matched if value > 0]
+    random = [f"random={value:g}" for value in (*matched, *MORE_RANDOM) if value > 0]
     points |= decode(args, random)
     found |= shares(args, [f"alpha=1+{gate}" for gate in random])
     lines = []
@@ -97,21 +99,24 @@ def draw(lines: list[dict[str, Any]], path: Path) -> None:
 
     figure = Figure(figsize=(6.4, 3.8), layout="constrained")
     axes = figure.subplots()
-    for name, colour, marker in (("js", "#D55E00", "D"), ("kl", "#0072B2", "s"), ("random", "#5A5A5A", "o")):
-        some = [line for line in lines if f"+{name}=" in line["row"] and line["share_of_tokens"][0] > 0]
-        some.sort(key=lambda line: line["share_of_tokens"][0])
-        places = [100 * line["share_of_tokens"][0] for line in some]
-        low, high = ([100 * line["ci"][end] for line in some] for end in (0, 1))
+    styles = (("js", "#D55E00", "D", "-"), ("kl", "#0072B2", "s", "--"), ("random", "#5A5A5A", "o", "-"))
+    for name, colour, marker, line in styles:
+        some = [one for one in lines if f"+{name}=" in one["row"] and one["share_of_tokens"][0] > 0]
+        some.sort(key=lambda one: one["share_of_tokens"][0])
+        places = [100 * one["share_of_tokens"][0] for one in some]
+        low, high = ([100 * one["ci"][end] for one in some] for end in (0, 1))
         axes.fill_between(places, low, high, color=colour, alpha=0.15, linewidth=0)
-        values = [100 * line["accuracy"] for line in some]
-        axes.plot(places, values, color=colour, marker=marker, markersize=4, linewidth=1.6, label=name)
+        values = [100 * one["accuracy"] for one in some]
+        axes.plot(places, values, color=colour, marker=marker, markersize=4, linestyle=line, label=name)
     for row, label, style in (("alpha=1", "the mix everywhere", "--"), ("base", "base", ":")):
         (level,) = [100 * line["accuracy"] for line in lines if line["row"] == row]
         axes.axhline(level, color="#000000", linestyle=style, linewidth=1.1, label=label)
     axes.set_xscale("log")
+    axes.set_xticks(TICKS, [f"{tick:g}" for tick in TICKS])
+    axes.minorticks_off()
     axes.set_xlabel("share of tokens that the mix decides, %")
     axes.set_ylabel("accuracy, %")
-    axes.set_title("the tiny world: gates by divergence, and as many tokens at random", fontsize=9, loc="left")
+    axes.set_title("the tiny world: gates by divergence, and tokens at random", fontsize=9, loc="left")
     axes.grid(True, color="#DDDDDD", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize=8, frameon=False)

@@ -50,7 +50,7 @@ def test_answers_of_rows() -> None:
     samples = [graded("rast", i, correct=i < 3) for i in range(4)] + [
         graded("base", i, correct=i < 1) for i in range(4)
     ]
-    found = answers_of_rows(samples, graded=True)
+    found = answers_of_rows(samples, graded=True, order=["base", "rast", "missing"])
     assert list(found) == ["base", "rast"]
     assert found["rast"].right is not None and found["rast"].right.value == 0.75
     gain = found["rast"].gain

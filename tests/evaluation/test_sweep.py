@@ -54,6 +54,20 @@ def test_a_sweep_decodes_grades_and_draws(backend, tmp_path, capsys):
     assert {job.alpha for job in backend.made} == {1.0}  # the rest is there already
 
 
+def test_gates_are_rows_of_their_own(backend, tmp_path, capsys):
+    assert sweep(tmp_path, "--gates", "js=0.01,0.1", "top=20", "none", "js=0.1", "--rows", "base") == 0
+    rows = RunFolder(tmp_path).config["rows"]
+    assert list(rows) == ["alpha=1+js=0.01", "alpha=1+js=0.1", "alpha=1+top=20", "alpha=1", "base"]
+    assert rows["alpha=1+top=20"]["formula"].endswith('+ 1.0 * (org/positive - org/negative) gated by {"top": 20}')
+    assert {job.alpha for job in backend.made} == {
+        *('{"alpha": 1.0, "gate": {"js": 0.01}}', '{"alpha": 1.0, "gate": {"js": 0.1}}'),
+        *('{"alpha": 1.0, "gate": {"top": 20}}', 1.0, "base"),
+    }
+    points = json.loads((tmp_path / "sweep.json").read_text())["points"]
+    assert [point.get("gate") for point in points] == [{"js": 0.01}, {"js": 0.1}, {"top": 20}, None]
+    assert "alpha=1+js=0.1" in capsys.readouterr().out
+
+
 def test_without_temperatures_the_benchmark_s_own_holds(backend, tmp_path):
     assert sweep(tmp_path, "--alphas", "0.5", "--temperature", "0.25") == 0
     assert {(job.alpha, job.temperature) for job in backend.made} == {(0.5, 0.25)}
@@ -65,6 +79,9 @@ def test_without_temperatures_the_benchmark_s_own_holds(backend, tmp_path):
     [
         (["--alphas", "0.5,x"], "--alphas: could not convert string to float: 'x'"),
         (["--alphas", ","], "--alphas: name at least one"),
+        (["--gates", "js=x"], "--gates js=x: expected FORM=X such as js=0.1, or none"),
+        (["--gates", "js=7"], "--gates.js: expected nats from 0 to log 2"),
+        (["--gates", "0.1"], "--gates: unknown condition ''; known: js, kl, top, random"),
         (["--temperatures", "-1"], "--temperatures: the temperature must be 0 or more"),
     ],
 )
@@ -86,6 +103,10 @@ def test_the_axis_is_what_varies():
     over, lines = curves([point(1, 0.5), point(1, 0.1)])
     assert over == "temperature"
     assert {label: [p["temperature"] for p in line] for label, line in lines.items()} == {"alpha 1": [0.1, 0.5]}
+    gated = [point(1, None) | {"gate": gate} for gate in ({"kl": 2}, {"js": 0.3}, {"js": 0.1})]
+    over, lines = curves([point(1, None), *gated])
+    assert over == "the gate's threshold"
+    assert {label: [p[over] for p in line] for label, line in lines.items()} == {"kl": [2], "js": [0.1, 0.3]}
     over, lines = curves([point(a, t) for t in (0.1, 0.5) for a in (0, 1)])
     assert (over, list(lines)) == ("alpha", ["temperature 0.1", "temperature 0.5"])
 

@@ -121,10 +121,11 @@ def look_at(whole: Plan, small: Plan, run: Path) -> Look:
     traces = read_answers(reading, lambda reading: VllmReader.of(backend.llm))
     samples = chosen_samples(folder, None, 1, reading.problems)
     graded = any(problem.gold for problem in folder.problems())
+    answers = evaluate_runs([run]).samples if graded else samples
     return Look(
         vocabularies=vocabularies(backend),
         memory=memory(backend),
-        answers=answers_of_rows(evaluate_runs([run]).samples if graded else samples, graded),
+        answers=answers_of_rows(answers, graded, list(folder.config["rows"])),
         tokens=tokens_of_rows(TraceTable.read(traces, [sample.key for sample in samples])),
         speed=speed_of(whole, samples, seconds) if made == len(samples) else None,
     )

@@ -85,9 +85,12 @@ def loops(text: str) -> bool:
     return False
 
 
-def answers_of_rows(samples: Sequence[GradedSample | Sample], graded: bool) -> dict[str, AnswersOfRow]:
-    """Each row's answers, the base's first if it is there."""
-    rows = sorted({sample.row for sample in samples}, key=lambda row: row != "base")
+def answers_of_rows(
+    samples: Sequence[GradedSample | Sample], graded: bool, order: Sequence[str] = ()
+) -> dict[str, AnswersOfRow]:
+    """Each row's answers, the rows in the given order, or by name."""
+    there = {sample.row for sample in samples}
+    rows = [row for row in order or sorted(there) if row in there]
     by_row = {row: [sample for sample in samples if sample.row == row] for row in rows}
     base = right_by_question(by_row.get("base", []))
     found = {}
