@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from chromium import chromium
 from stub_grader import StubGrader, stub_grader
 from synthetic import write_run
 
@@ -164,6 +165,42 @@ def test_hostile_output_is_only_text(tmp_path, stub_grader):
     assert Scripts(html).loaded == []
     assert "<b>row" not in html and "<img" not in html
     html.encode("utf-8")
+
+
+TOKENS = """<!DOCTYPE html>
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; script-src 'unsafe-inline'">
+<p id="inside">nothing</p><script>document.getElementById("inside").textContent = "decoded </script"</script>"""
+
+
+def test_the_page_of_tokens_is_a_section_of_the_report(run, evaluation):
+    assert 'id="tokens"' not in pages.page(evaluation)
+    (run / "analysis").mkdir()
+    (run / "analysis" / "tokens.html").write_text(TOKENS)
+    assert make_report(run) == 0
+    html = (run / "report.html").read_text()
+    assert Scripts(html).loaded == [] and len(Scripts(html).scripts) == 3
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium(pytest.importorskip("playwright.sync_api", reason="needs playwright")) as browser:
+        yield browser
+
+
+def test_the_page_of_tokens_opens_in_the_report(evaluation, tmp_path, browser):
+    (tmp_path / "report.html").write_text(pages.page(evaluation, TOKENS))
+    page = browser.new_page()
+    complaints = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda message: message.type == "error" and complaints.append(message.text))
+    page.goto((tmp_path / "report.html").as_uri())
+    assert page.locator("iframe").count() == 0, "it is laid out when it is asked for"
+    page.locator("#tokens summary").click()
+    inside = page.frame_locator("iframe").locator("#inside")
+    inside.wait_for()
+    assert inside.text_content() == "decoded </script"
+    page.close()
+    assert not complaints
 
 
 def test_long_outputs_keep_their_ends_where_the_page_would_grow_too_large(evaluation, monkeypatch):

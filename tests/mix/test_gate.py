@@ -162,11 +162,11 @@ def test_rows_against_the_reference(gates: list[Gate], seed: int, size: float) -
     mixed[:, 35:] = -math.inf  # ids that the small models do not have
     lines = torch.stack([torch.from_numpy(gate.line(None)) for gate in gates])[:, : len(CARRIED)]
     before, got = mixed.clone(), mixed.clone()
-    moved = apply_gates(got, base, lines)
+    closed = apply_gates(got, base, lines)
     for row, gate in enumerate(gates):
         want = gated(before[row], base[row], gate)
         if gate.js or gate.kl:
-            assert bool(moved[row] == -1) == torch.equal(want, base[row])
+            assert bool(closed[row]) == torch.equal(want, base[row])
         torch.testing.assert_close(got[row], want, rtol=1e-5, atol=1e-5)
 
 
@@ -191,7 +191,7 @@ def test_rows_without_a_gate_are_not_looked_at() -> None:
     some = GatedRows.of(base, gates)
     assert some is not None and some.rows.tolist() == [1, 3]
     result = mixed.clone()
-    assert (some.close(result) < 0).tolist() == [True, False]
+    assert some.close(result).tolist() == [True, False]
     assert torch.equal(result[[0, 2, 3]], mixed[[0, 2, 3]]) and torch.equal(result[1], base[1])
     assert GatedRows.of(base, torch.zeros(4, 3)) is None
 

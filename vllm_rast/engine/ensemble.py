@@ -18,6 +18,7 @@ from vllm_rast.engine.shared_model import SharedModel, loaded_once, running_toge
 from vllm_rast.engine.token_gates import GatedRows
 from vllm_rast.engine.token_traces import TokenTraces
 from vllm_rast.kernels.combine import combine_logits
+from vllm_rast.kernels.gate import kl_of_rows
 from vllm_rast.mix.alpha import weight_row
 from vllm_rast.mix.config import RastConfig
 from vllm_rast.mix.gate import CARRIED
@@ -146,9 +147,10 @@ class Ensemble(nn.Module):
 
     def close_gates(self, mixed: torch.Tensor, gated: GatedRows, weights: torch.Tensor) -> torch.Tensor:
         """The whole mixed logits, with the base's where a gate is closed."""
-        moved = gated.close(mixed)
+        closed = gated.close(mixed)
         if self.trace_sums is not None:
-            self.trace_sums.add(moved, weights[gated.rows])
+            kl = kl_of_rows(mixed[gated.rows], gated.base).masked_fill(closed, -1)
+            self.trace_sums.add(kl, weights[gated.rows])
         return mixed
 
     def gather(self, mixed: torch.Tensor, gated: GatedRows | None) -> tuple[torch.Tensor | None, GatedRows | None]:

@@ -52,10 +52,10 @@ class GatedRows(NamedTuple):
         return cls(rows, gates[rows], base[rows].float()) if len(rows) else None
 
     def close(self, mixed: torch.Tensor) -> torch.Tensor:
-        """Put the base's logits where gates are closed, in place; returns what `apply_gates` does."""
+        """Put the base's logits where gates are closed, in place; returns which are, [n] booleans."""
         if len(self.rows) == len(mixed):
             return apply_gates(mixed, self.base, self.gates)
         some = mixed[self.rows]
-        moved = apply_gates(some, self.base, self.gates)
+        closed = apply_gates(some, self.base, self.gates)
         mixed.index_copy_(0, self.rows, some)
-        return moved
+        return closed

@@ -15,28 +15,40 @@ OTHER_PIECE_BYTES = 32 << 20
 
 
 def apply_gates(mixed: torch.Tensor, base: torch.Tensor, gates: torch.Tensor) -> torch.Tensor:
-    """Put the base's logits in place of the mixed ones where a row's gate is closed; returns KL(result || base), [n].
+    """Put the base's logits in place of the mixed ones where a row's gate is closed; returns which are, [n] booleans.
 
     mixed: [n, vocab] in float32, changed in place. base: [n, vocab]. gates: [n, 3]. A closed row is an exact copy of
-    the base's, and its KL is -1.
+    the base's.
     """
-    size = PIECE_BYTES.get(mixed.device.type, OTHER_PIECE_BYTES)
-    rows = max(1, size // (4 * max(1, mixed.shape[1])))
-    found = [gate_piece(*piece) for piece in zip(mixed.split(rows), base.split(rows), gates.split(rows), strict=True)]
-    return torch.cat(found) if found else mixed.new_empty(0)
+    pieces = zip(*(some.split(rows_at_once(mixed)) for some in (mixed, base, gates)), strict=True)
+    found = [gate_piece(*piece) for piece in pieces]
+    return torch.cat(found) if found else gates.new_empty(0, dtype=torch.bool)
 
 
 def gate_piece(mixed: torch.Tensor, base: torch.Tensor, gates: torch.Tensor) -> torch.Tensor:
     base, (least_js, least_kl, top) = base.float(), gates.unbind(dim=1)
     if (top > 0).any():
         mixed.copy_(within_top(mixed, base, top))
-    p, q = Distribution.of(mixed), Distribution.of(base)
-    moved = kl(p, q)
-    closed = (least_kl > 0) & ~(moved >= least_kl)  # a nan is not enough
-    if (least_js > 0).any():
-        closed |= (least_js > 0) & ~(js(p, q) >= least_js)
-    mixed.copy_(torch.where(closed[:, None], base, mixed))
-    return moved.masked_fill(closed, -1)
+    closed = torch.zeros_like(top, dtype=torch.bool)
+    asked = [(least, measure) for least, measure in ((least_js, js), (least_kl, kl)) if (least > 0).any()]
+    if asked:
+        p, q = Distribution.of(mixed), Distribution.of(base)
+        for least, measure in asked:
+            closed |= (least > 0) & ~(measure(p, q) >= least)  # a nan is not enough
+        mixed.copy_(torch.where(closed[:, None], base, mixed))
+    return closed
+
+
+def kl_of_rows(mixed: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
+    """KL(mix || base) in nats, [n]. mixed, base: [n, vocab]."""
+    pieces = zip(*(some.split(rows_at_once(mixed)) for some in (mixed, base)), strict=True)
+    return torch.cat([kl(Distribution.of(one), Distribution.of(other)) for one, other in pieces])
+
+
+def rows_at_once(mixed: torch.Tensor) -> int:
+    """How many rows are looked at together."""
+    size = PIECE_BYTES.get(mixed.device.type, OTHER_PIECE_BYTES)
+    return max(1, size // (4 * max(1, mixed.shape[1])))
 
 
 def within_top(mixed: torch.Tensor, base: torch.Tensor, top: torch.Tensor) -> torch.Tensor:

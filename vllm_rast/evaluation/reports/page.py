@@ -26,8 +26,8 @@ MAX_TEXT = 40_000_000  # characters of model output in a page; a browser opens t
 HEAD, TAIL = 600, 1400  # characters kept of the two ends of a long output if all together are more than that
 
 
-def page(evaluation: Evaluation) -> str:
-    """The page as HTML."""
+def page(evaluation: Evaluation, tokens: str | None = None) -> str:
+    """The page as HTML. tokens: the page of tokens that `vllm-rast analyze` made, a section of this one."""
     template = Template(_file("report.html"))
     return template.substitute(
         title=escape(evaluation.title),
@@ -38,7 +38,17 @@ def page(evaluation: Evaluation) -> str:
         comparisons="\n".join(f"<li>{escape(line)}</li>" for line in comparison_lines(evaluation.pooled)),
         note=escape(f"{NOTE} {tier_line(evaluation)}."),
         warnings="\n".join(f'<p class="warning">{escape(line)}</p>' for line in warnings(evaluation)),
+        tokens="" if tokens is None else token_section(tokens),
         data=script_json(page_data(evaluation)),
+    )
+
+
+def token_section(tokens: str) -> str:
+    """A whole document as text, which becomes a frame when the section is opened."""
+    return (
+        '<details id="tokens"><summary>Every token of the answers that were read</summary>\n'
+        '<div id="token-view"></div></details>\n'
+        f'<script type="application/json" id="token-page">{script_json(tokens)}</script>'
     )
 
 

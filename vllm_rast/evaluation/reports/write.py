@@ -12,9 +12,13 @@ from vllm_rast.evaluation.reports.report import json_text, markdown_report
 from vllm_rast.evaluation.runs.jsonl import write_atomically
 from vllm_rast.evaluation.scores.evaluate import Evaluation
 
+TOKEN_PAGE = Path("analysis", "tokens.html")  # where `vllm-rast analyze` leaves it
+
 
 def write_report(evaluation: Evaluation, folder: str | os.PathLike[str], *, against_paper: bool = False) -> list[Path]:
     """Write report.md, .json, .html and the plots into `folder`; returns their paths.
+
+    The page of a single run holds that of its tokens, if `vllm-rast analyze` has made one.
 
     Raises:
         UserError: the folder cannot be made.
@@ -27,8 +31,14 @@ def write_report(evaluation: Evaluation, folder: str | os.PathLike[str], *, agai
     texts = {
         "report.md": markdown_report(evaluation, against_paper),
         "report.json": json_text(evaluation) + "\n",
-        "report.html": page(evaluation),
+        "report.html": page(evaluation, tokens_of(evaluation)),
     }
     for name, text in texts.items():
         write_atomically(folder / name, text)
     return [*(folder / name for name in texts), *write_curves(evaluation.benchmarks, folder, evaluation.title)]
+
+
+def tokens_of(evaluation: Evaluation) -> str | None:
+    """The page of tokens of a single run; None if there is none."""
+    paths = [run.path / TOKEN_PAGE for run in evaluation.runs]
+    return paths[0].read_text(encoding="utf-8") if len(paths) == 1 and paths[0].is_file() else None

@@ -370,4 +370,17 @@ function onKey(event) {
   event.preventDefault();
 }
 
+// The page of tokens that `analyze` made is a document of its own: it is laid out when it is asked for.
+function openTokens() {
+  const view = $("token-view");
+  if (!view || view.firstChild) return;
+  const frame = document.createElement("iframe");
+  frame.title = "Every token of the answers that were read";
+  frame.setAttribute("sandbox", "allow-scripts");
+  frame.srcdoc = JSON.parse($("token-page").textContent);
+  view.append(frame);
+}
+
+if ($("tokens")) $("tokens").addEventListener("toggle", openTokens);
+
 setUp();
