@@ -1,4 +1,4 @@
-"""From a small model to an adapter by reinforcement learning, with the grader as the reward: TRL's GRPOTrainer and LoRA.
+"""From a small model to an adapter by reinforcement learning, with the grader as the reward: TRL and LoRA.
 
 pip install trl peft
 python examples/grpo.py runs/grpo
@@ -27,9 +27,10 @@ def training_rows(steps: int) -> list[dict[str, Any]]:
 
 
 def main(folder: str = "runs/grpo", steps: int = 80) -> None:
-    from datasets import Dataset
     from peft import LoraConfig
     from trl import GRPOConfig, GRPOTrainer
+
+    from datasets import Dataset
 
     trainer = GRPOTrainer(
         model=resolve_model("tiny:negative"),

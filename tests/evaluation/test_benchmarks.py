@@ -13,8 +13,10 @@ from vllm_rast.cli import benchmarks as command
 from vllm_rast.errors import UserError
 from vllm_rast.evaluation.tasks import benchmark as benchmarks
 from vllm_rast.evaluation.tasks.benchmark import DataWarning, list_benchmarks, load_benchmark
+from vllm_rast.grading import GradeItem, Grader
 
 NAMES = ["aime24", "aime25", "amc23", "gsm8k", "math500", "minerva", "olympiadbench", "tiny"]
+UNPINNED = ["aime26", "brumo25", "gpqa", "hmmt25", "mmlu_pro"]  # nobody here has seen their rows
 
 
 def write(path, rows):
@@ -29,9 +31,14 @@ def problems(name, path):
 
 def test_the_shipped_benchmarks():
     shipped = list_benchmarks()
-    assert [b.name for b in shipped] == NAMES
+    assert [b.name for b in shipped] == sorted(NAMES + UNPINNED)
     for benchmark in shipped:
-        assert benchmark.title and benchmark.licence and benchmark.n_rows and benchmark.sha256
+        assert benchmark.title and benchmark.licence and benchmark.n_rows
+        if benchmark.name in UNPINNED:
+            text = (benchmarks.FOLDER / f"{benchmark.name}.yaml").read_text()
+            assert text.startswith("# Not downloaded here") and benchmark.revision is None
+            continue
+        assert benchmark.sha256
         if benchmark.hub:
             assert re.fullmatch("[0-9a-f]{40}", benchmark.revision), "a branch is no pin"
             assert benchmark.revision in benchmark.source
@@ -63,6 +70,81 @@ def test_golds_as_the_data_sets_write_them(tmp_path):
     assert (minerva.gold, minerva.kind, minerva.family) == ("4.5e33", "rounded", "T")
     gsm8k = problems("gsm8k", write(tmp_path / "e.jsonl", [{"question": "Q", "answer": "1 + 1 = 2\n#### 2,125"}]))[0]
     assert gsm8k.gold == "2125" and gsm8k.id == "0"
+
+
+def test_rows_of_mathematical_contests(tmp_path):
+    row = {"problem_idx": 3, "problem": "P", "answer": "\\frac{1}{576}", "problem_type": ["Algebra"]}
+    for name in ("hmmt25", "brumo25"):
+        (problem,) = problems(name, write(tmp_path / f"{name}.jsonl", [row]))
+        assert (problem.id, problem.gold, problem.kind) == ("3", "\\frac{1}{576}", "math")
+    (problem,) = problems("aime26", write(tmp_path / "a.jsonl", [{**row, "answer": 277}]))
+    assert (problem.gold, problem.kind) == ("277", "integer")
+
+
+GPQA = {
+    "Record ID": "rec1",
+    "Question": "Which?",
+    "Correct Answer": "one\n",
+    "Incorrect Answer 1": "two",
+    "Incorrect Answer 2": "three",
+    "Incorrect Answer 3": "four",
+    "High-level domain": "Physics",
+}
+
+
+def test_choices_in_an_order_of_their_own(tmp_path):
+    """By the seed and the id alone: the same in every run, whatever stands before the row."""
+    rows = [{**GPQA, "Record ID": f"rec{i}"} for i in range(60)]
+    found = problems("gpqa_diamond", write(tmp_path / "g.jsonl", rows))
+    for problem in found:
+        question, empty, *lines = problem.question.splitlines()
+        assert (question, empty, len(lines), problem.family) == ("Which?", "", 4, "Physics")
+        assert f"{problem.gold}) one" in lines and problem.kind == "choice"
+        assert sorted(line[3:] for line in lines) == ["four", "one", "three", "two"]
+    golds = [problem.gold for problem in found]
+    assert "".join(golds[:8]) == "DBDBBABD"
+    assert min(map(golds.count, "ABCD")) > 5
+    assert problems("gpqa", write(tmp_path / "one.jsonl", rows[5:6]))[0] == found[5]
+
+
+def test_choices_as_they_stand(tmp_path):
+    row = {"question_id": 70, "question": "Which?", "options": ["A", "x"] * 5, "answer": "J", "category": "business"}
+    (problem,) = problems("mmlu_pro", write(tmp_path / "m.jsonl", [row]))
+    assert problem.gold == "J" and problem.question.endswith("\nI) A\nJ) x")
+    assert load_benchmark("mmlu_pro").template.endswith("choices.txt")
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "said"),
+    [
+        ("gpqa", {**GPQA, "Incorrect Answer 1": "one"}, "two choices are the same, row 1"),
+        ("gpqa", {**GPQA, "Incorrect Answer 3": None}, "no column 'Incorrect Answer 3'"),
+        ("mmlu_pro", {"question": "Q", "options": ["x", "y"], "answer": "C"}, "no choice 'C' among 2, row 1"),
+        ("mmlu_pro", {"question": "Q", "options": ["x"], "answer": "A"}, "1 choices instead of 2 to 10"),
+        ("mmlu_pro", {"question": "Q", "options": ["x", "y"], "answer": "first"}, "'first' is not a letter"),
+    ],
+)
+def test_choices_that_are_wrong(tmp_path, name, row, said):
+    with pytest.raises(UserError, match=said):
+        load_benchmark(name, write(tmp_path / "x.jsonl", [row])).problems()
+
+
+def test_choices_are_graded(tmp_path):
+    (problem,) = problems("gpqa", write(tmp_path / "g.jsonl", [GPQA]))
+    wrong = next(letter for letter in "ABCD" if letter != problem.gold)
+    said = ["\\boxed{%s}", "\\boxed{\\text{%s}}", "The answer is (%s).", "So %s) is right, \\boxed{(%s)}."]
+    with Grader() as grader:
+        for text in said:
+            for letter in (problem.gold, wrong):
+                filled = text.replace("%s", letter)
+                assert grader.grade(GradeItem.of(problem, filled)).correct == (letter == problem.gold), filled
+
+
+def test_the_kind_and_the_key_go_together(tmp_path):
+    path = tmp_path / "b.yaml"
+    path.write_text("name: x\nfile: x.jsonl\nquestion: q\ngold: {a: letter}\nkind: choice")
+    with pytest.raises(UserError, match="the kind choice and the key choices go together"):
+        load_benchmark(str(path))
 
 
 def test_olympiad_rows(tmp_path):
@@ -225,7 +307,7 @@ def test_the_command(capsys):
     args = parser.parse_args(["benchmarks"])
     assert args.func(args) == 0
     shown = capsys.readouterr().out
-    assert all(name in shown for name in NAMES)
+    assert all(name in shown for name in NAMES + UNPINNED)
     args = parser.parse_args(["benchmarks", "--json"])
     assert args.func(args) == 0
-    assert [json.loads(line)["name"] for line in capsys.readouterr().out.splitlines()] == NAMES
+    assert [json.loads(line)["name"] for line in capsys.readouterr().out.splitlines()] == sorted(NAMES + UNPINNED)

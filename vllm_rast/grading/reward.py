@@ -1,8 +1,9 @@
 """The grader as a reward, by the signatures that trainers call: TRL's GRPOTrainer and verl's reward managers.
 
 A right answer is 1, anything else 0; no format is rewarded. Answers are compared as in `vllm-rast evaluate`, in this
-process or in killable workers, so that no output can hold up a step for longer than the timeout. TRL calls with keywords
-and lists, one entry for each completion; verl once for each completion, or with lists (its reward manager "batch").
+process or in killable workers, so that no output can hold up a step for longer than the timeout. TRL calls with
+keywords and lists, one entry for each completion; verl once for each completion, or with lists (its reward manager
+"batch").
 """
 
 from __future__ import annotations

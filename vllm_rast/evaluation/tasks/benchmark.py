@@ -10,11 +10,13 @@
     kind: math                     # how answers are compared: see KINDS
     family: subject                # optional: the column that names a subset
     rows: 100                      # optional: how many there must be
+    choices: [a, b, c]             # for the kind choice: columns of the choices, or one that holds a list of them
+    shuffle: 1                     # optional: the seed that orders each problem's choices; else as the columns are
     sampling: {temperature: 0.6}   # optional, also top_p and max_tokens: the paper's otherwise
     template: qwen-boxed           # optional: a name, or a file relative to the YAML file; paper otherwise
 
 Rules for golds: `text` as it stands, `last box` of a worked solution, `after hashes` (what follows ####), `list` of
-several answers.
+several answers, `letter` of a choice (as `text` the right choice itself).
 """
 
 from __future__ import annotations
@@ -23,18 +25,17 @@ import difflib
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from vllm_rast.errors import UserError
+from vllm_rast.evaluation.tasks.choices import order, with_choices
+from vllm_rast.evaluation.tasks.golds import CANONICAL, GOLD_RULES
 from vllm_rast.evaluation.tasks.sampling import PAPER, Sampling, sampling_from
 from vllm_rast.evaluation.tasks.text import lines_of, load_yaml, parse_json
-from vllm_rast.grading.boxes import last_box
-from vllm_rast.grading.latex.clean import clean
-from vllm_rast.grading.latex.numbers import read_decimal
 
 FOLDER = Path(__file__).with_name("benchmarks")
 DATASETS = Path(__file__).parents[3] / "datasets"  # beside the package in a checkout
@@ -44,6 +45,7 @@ KINDS = {
     "number": "a number; units, currency and thousands separators are ignored",
     "math": "anything mathematical: exact numbers, expressions, sets, intervals, matrices, names",
     "rounded": "like math, but a decimal is right within half a unit of the gold's last digit",
+    "choice": "the letter of one of several choices, whose order a seed may give",
 }
 
 
@@ -92,6 +94,8 @@ class Benchmark:
     unit: str | None = None  # column
     error: str | None = None  # column
     boxed_only: bool = False
+    choices: tuple[str, ...] = ()  # columns
+    shuffle: int | None = None
     sampling: Sampling = PAPER
     template: str | None = None  # a name or a file; the command line overrides it
 
@@ -168,11 +172,19 @@ class Benchmark:
             ) from error
         if not str(question).strip():
             raise UserError(f"{self.name}: an empty question in {where}; a model needs something to go on from")
-        ident = next((row[c] for c in self.id if row.get(c) is not None), number)
+        ident = str(next((row[c] for c in self.id if row.get(c) is not None), number))
+        question = str(question).strip()
+        if self.choices:
+            try:
+                question, gold = with_choices(
+                    question, self._choices(row, where), gold, rule, order(self.shuffle, ident)
+                )
+            except ValueError as error:
+                raise UserError(f"{self.name}: {error}, {where}") from error
         return Problem(
             benchmark=self.name,
-            id=str(ident),
-            question=str(question).strip(),
+            id=ident,
+            question=question,
             gold=gold,
             kind=self.kind,
             family=_optional(row, self.family),
@@ -181,6 +193,11 @@ class Benchmark:
             error=_optional(row, self.error),
             boxed_only=self.boxed_only,
         )
+
+    def _choices(self, row: Mapping[str, Any], where: str) -> list[str]:
+        """The texts of a row's choices."""
+        columns = [_first(row, (column,), self.name, where) for column in self.choices]
+        return [str(one).strip() for value in columns for one in (value if isinstance(value, list) else [value])]
 
 
 def list_benchmarks() -> list[Benchmark]:
@@ -265,7 +282,9 @@ def _parse(path: Path) -> Benchmark:
         said["template"] = str(path.parent / said["template"])
     if not isinstance(said.get("boxed_only", False), bool):
         raise UserError(f"{path}: boxed_only must be true or false, not {said['boxed_only']!r}")
-    for key in ("aliases", "rows", "sha256", "id", "question"):
+    if (said["kind"] == "choice") != bool(said.get("choices")):
+        raise UserError(f"{path}: the kind choice and the key choices go together")
+    for key in ("aliases", "rows", "sha256", "id", "question", "choices"):
         value = said.get(key, ())
         said[key] = tuple(value) if isinstance(value, list | tuple) else (value,)
     said.setdefault("title", said["name"])
@@ -340,58 +359,3 @@ def _missing(name: str, columns: list[str], row: Mapping[str, Any], where: str) 
 def _optional(row: Mapping[str, Any], column: str | None) -> str | None:
     value = row.get(column) if column else None
     return None if value is None else str(value)
-
-
-def _text(value: Any) -> str:
-    text = str(value).strip()
-    if not text:
-        raise ValueError("it is empty")
-    return text
-
-
-def _boxed(value: Any) -> str:
-    box = last_box(str(value))
-    if box is None:
-        raise ValueError("there is no \\boxed{}")
-    return _text(box)
-
-
-def _after_hashes(value: Any) -> str:
-    _, hashes, answer = str(value).rpartition("####")
-    if not hashes:
-        raise ValueError("there is no ####")
-    return _text(answer)
-
-
-def _several(value: Any) -> str | tuple[str, ...]:
-    answers = tuple(_text(v) for v in value) if isinstance(value, list | tuple) else (_text(value),)
-    if not answers:
-        raise ValueError("it is empty")
-    return answers[0] if len(answers) == 1 else answers
-
-
-def _integer(gold: str) -> str:
-    number = read_decimal(clean(gold))  # 025 and 27.0 occur
-    if number is None or number.denominator != 1:
-        raise ValueError(f"{gold!r} is not an integer")
-    return str(number)
-
-
-def _number(gold: str) -> str:
-    """A decimal, a fraction or a percentage, in plain digits."""
-    text = clean(gold)
-    if read_decimal(text) is not None:
-        return text.replace(",", "").lstrip("+")
-    top, slash, bottom = text.removesuffix("%").partition("/")
-    if read_decimal(top) is None or (slash and not read_decimal(bottom)):
-        raise ValueError(f"{gold!r} is not a number")
-    return text.replace(",", "")
-
-
-GOLD_RULES: dict[str, Callable[[Any], Any]] = {
-    "text": _text,
-    "last box": _boxed,
-    "after hashes": _after_hashes,
-    "list": _several,
-}
-CANONICAL: dict[str, Callable[[Any], str]] = {"integer": _integer, "number": _number}
