@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import socket
 from pathlib import Path
 
@@ -71,6 +73,64 @@ def test_the_paper_s_table_is_complete(capsys):
             expected.add(f"positive-{size.lower()} = {large}")
         assert rows.pop(f"runs/qwen2.5-{base.lower()}:") == expected
     assert not rows
+
+
+BEYOND = [path for path in RECIPES if path.read_text().startswith("# Not run here.")]
+
+
+def test_recipes_beyond_the_paper_say_what_they_are(capsys):
+    names = {path.stem for path in BEYOND}
+    assert {"olmo3-32b", "r1-32b-deepscaler", "r1-32b-skywork", "orz-32b", "qwen3-14b", "laptop-0.5b"} <= names
+    assert {"extrapolation", "adapter-1.5b", "r1-32b-justrl", "r1-32b-nemotron"} <= names
+    (extrapolation,) = [path for path in BEYOND if path.stem == "extrapolation"]
+    out = "\n".join(dry_run(capsys, extrapolation))
+    further = "allenai/Olmo-3-1025-7B + 1.5 * (allenai/Olmo-3-7B-RL-Zero-Math - allenai/Olmo-3-1025-7B)"
+    assert f"row        further = {further}" in out
+    (adapter,) = [path for path in BEYOND if path.stem == "adapter-1.5b"]
+    assert "adapter    tina: not downloaded yet, merged into deepseek-ai/" in "\n".join(dry_run(capsys, adapter))
+
+
+def test_the_list_of_recipes(capsys):
+    """Weights as the models' makers round them; every model of every recipe is known."""
+    assert main(["recipes", "--json"]) == 0
+    listed = {one["name"]: one for one in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert listed.keys() == {path.stem for path in RECIPES if "model:" in path.read_text()}
+    assert all(one["weights"] for one in listed.values())
+    billions = {name: one["weights"] / 2e9 for name, one in listed.items()}
+    assert billions["32b-base"] == pytest.approx(32.76, abs=0.1)
+    assert billions["7b-1.5b"] == pytest.approx(7.62 + 2 * 1.54, abs=0.1)
+    assert billions["llama-70b"] == pytest.approx(70.55 + 2 * 8.03, abs=0.2)
+    assert billions["r1-32b-deepscaler"] == pytest.approx(32.76 + 2 * 1.78, abs=0.1)
+    assert billions["qwen3-14b"] == pytest.approx(14.77 + 2 * 4.02, abs=0.1)
+    assert billions["olmo3-32b"] == pytest.approx(32.2 + 2 * 7.3, abs=0.2)
+    assert billions["extrapolation"] == pytest.approx(2 * 7.3, abs=0.1)
+    assert listed["32b-base"]["kv_token"] == 2 * 2 * 64 * 8 * 128
+    assert listed["32b-base"]["kv_request"] == listed["32b-base"]["kv_token"] * 18432
+    assert listed["llama-70b"]["gpus"] == 8
+
+
+def test_the_table_of_recipes(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    (tmp_path / "mine.yaml").write_text("model: owner/unknown\npair: ['o/p,o/n']\nalpha: 0.5")
+    shutil.copytree(SHIPPED.parent, tmp_path / "folder")
+    (tmp_path / "float.yaml").write_text(f"model: {tmp_path / 'folder'}\nengine: {{dtype: float32}}")
+    assert main(["recipes", str(tmp_path)]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "mine ? ? ? 1 ? owner/unknown + 0.5 * (o/p - o/n)" in out and "float 0.0 GiB" in out
+    assert main(["recipes", str(tmp_path / "folder")]) == 2
+    assert "no recipes; name a folder" in capsys.readouterr().err
+
+
+def test_the_size_of_a_folder_is_what_it_stores():
+    from vllm_rast.engine.stored import stored_tensors
+    from vllm_rast.mix.model_names import ModelSource
+    from vllm_rast.mix.shape import shape_of
+
+    folder = str(SHIPPED.parent)
+    stored = sum(one.numel for name, one in stored_tensors(folder).items() if len(one.shape) == 2)
+    shape = shape_of(ModelSource(folder))
+    assert shape is not None and shape.parameters == stored
+    assert shape_of(ModelSource("owner/unknown")) is None
 
 
 def test_the_command_line_goes_before_the_recipe(capsys):

@@ -32,6 +32,7 @@ COMMANDS = (
     "serve",
     "grade",
     "benchmarks",
+    "recipes",
     "doctor",
 )
 
