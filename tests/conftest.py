@@ -124,6 +124,7 @@ SHARING_THE_SERVER = (
     "tests/serving/test_metrics_endpoint.py",
     "tests/serving/test_ui.py",
     "tests/examples/test_examples.py::test_the_client",
+    "tests/evaluation/test_servers.py::test_real_servers",
 )
 SHARING_NOTHING = (
     "tests/engine/test_processes.py",

@@ -22,6 +22,7 @@ FLOORS: list[set[str]] = [
     {"evaluation.tasks"},
     {"evaluation.runs"},
     {"evaluation.scores"},
+    {"evaluation.cluster"},
     {"evaluation.reports"},
     {"evaluation.analysis"},
     {"serving"},
@@ -96,6 +97,8 @@ def test_who_knows_what(module: str) -> None:
     room = room_of(module)
     if room in LIGHT_ROOMS:
         assert not tops & HEAVY
+    if room != "evaluation.cluster":
+        assert "ray" not in tops
     if room not in KNOWS_VLLM:
         assert "vllm" not in tops
     elif room == "llm":

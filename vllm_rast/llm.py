@@ -154,7 +154,9 @@ class RastLLM(LLM):
     ) -> Iterator[tuple[int, RequestOutput]]:
         """Decode any number of prompts and yield (place of the prompt, output) as soon as each is finished.
 
-        prompts: anything `generate` takes; consumed as the engine can use them, so an endless source is fine.
+        prompts: anything `generate` takes; consumed as the engine can use them, so an endless source is fine. None
+            takes a place, and stands for "none just now": what runs goes on, and the source is asked again after the
+            next step. If nothing runs, a source had better wait than yield None, or the two would spin.
         sampling_params: one for all, or one for each prompt.
         max_queued: how many requests may be unfinished at a time; by default twice what the engine runs at once.
 
@@ -172,10 +174,12 @@ class RastLLM(LLM):
                         more = False
                         break
                     place, (prompt, params) = item
+                    if prompt is None:
+                        break
                     (internal,) = self.enqueue(prompt, params, use_tqdm=False)
                     # vLLM hands out "7-1a2b3c4d" for the request that its outputs call "7".
                     places[internal.rpartition("-")[0]] = (place, internal, params)
-                for output in self.llm_engine.step():
+                for output in self.llm_engine.step() if places else ():
                     if output.finished and output.request_id in places:
                         place, _, params = places.pop(output.request_id)
                         self.add_traces([output], [params])

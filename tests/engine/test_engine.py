@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -173,6 +173,27 @@ def test_stream_yields_each_request_once(engine: Any) -> None:
     assert sorted(streamed) == list(range(40))
     answers = [list(streamed[i].outputs[0].token_ids) for i in range(40)]
     assert answers == decode(engine, prompts, alphas)
+
+
+def test_a_source_may_have_none_just_now(engine: Any) -> None:
+    """What runs goes on meanwhile, and the answers are the same; a None takes a place of its own."""
+    prompts = make_prompts(12, seed=16)
+    unfinished = 0
+
+    def source() -> Iterator[Any]:
+        nonlocal unfinished
+        for place, prompt in enumerate(prompts):
+            for _ in range(place % 3 if unfinished else 0):
+                yield None
+            unfinished += 1
+            yield {"prompt_token_ids": prompt}
+
+    found = []
+    for place, output in engine.stream(source(), params(1)):
+        unfinished -= 1
+        found.append((place, list(output.outputs[0].token_ids)))
+    assert len(found) == 12
+    assert [answer for _, answer in sorted(found)] == decode(engine, prompts, [1] * 12)
 
 
 def test_an_abandoned_stream_leaves_nothing_behind(engine: Any) -> None:

@@ -35,6 +35,7 @@ class FakeBackend:
     def __init__(self, delay_s: float = 0.0):
         self.delay_s = delay_s
         self.made: list[Job] = []
+        self.hosts = {"here": self.device}
 
     def stream(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Completion]]:
         running: list[Job] = []

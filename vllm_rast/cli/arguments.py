@@ -25,6 +25,33 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backend", default="vllm", choices=("vllm", "transformers"), help="default: %(default)s")
 
 
+def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("machines", "elsewhere than in this process; the run folder is the same")
+    group.add_argument(
+        "--ray",
+        metavar="auto|local|ADDRESS",
+        help="decode on a Ray cluster: the one that this machine is part of, one that is started here, or HOST:PORT",
+    )
+    group.add_argument(
+        "--replicas", type=int, metavar="N", help="engines on the cluster (default: as many as there is room for)"
+    )
+    group.add_argument(
+        "--replica-cpus",
+        type=int,
+        metavar="N",
+        help="CPU cores of each (default: 1 beside GPUs and for the shipped models, else a node's)",
+    )
+    group.add_argument(
+        "--servers",
+        nargs="+",
+        metavar="URL",
+        help="decode through `vllm-rast serve` instances of this mix, such as http://host:8000",
+    )
+    group.add_argument(
+        "--retry-failed", action="store_true", help="try samples again that were given up (see failed.jsonl)"
+    )
+
+
 def add_lock_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-lock",

@@ -48,6 +48,15 @@ def parse_serve_options(
     return options, models
 
 
+def engine_part(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
+    """The engine's options among those of `vllm serve`, and the names of those that are not vLLM's own defaults."""
+    from vllm_rast.engine.options import engine_option_names
+
+    defaults = vars(serve_parser(()).parse_args([]))
+    engine = {name: getattr(options, name) for name in engine_option_names() if hasattr(options, name)}
+    return engine, [name for name, value in engine.items() if value != defaults.get(name)]
+
+
 def print_engine_help(topic: str, command: str = "generate") -> None:
     """vLLM's help on its own options; `topic` is an option, a group, `all`, or `engine` for the groups."""
     from vllm_rast.engine.launch import set_environment

@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, Any
 from vllm_rast.cli.arguments import (
     EPILOG,
     add_decoding_arguments,
+    add_machine_arguments,
     add_model_arguments,
     add_run_arguments,
     add_speculation_arguments,
 )
+from vllm_rast.cli.exit_codes import ERROR, fail
 from vllm_rast.cli.planning import plan_of, with_recipe
 from vllm_rast.errors import UserError
 
 if TYPE_CHECKING:
+    from vllm_rast.evaluation.runs.folder import Key
     from vllm_rast.evaluation.runs.plan import Plan
 
 DESCRIPTION = """\
@@ -49,6 +52,7 @@ def add_arguments(subparsers: Any) -> None:
     )
     add_decoding_arguments(parser)
     add_speculation_arguments(parser)
+    add_machine_arguments(parser)
     parser.set_defaults(func=main, engine_arguments=[], parser=parser)
 
 
@@ -56,17 +60,18 @@ def main(args: argparse.Namespace) -> int:
     if args.recipe:
         args = with_recipe(args)
     code = generate(args, plan_of(args))
-    if not args.dry_run:
+    if code == 0 and not args.dry_run:
         print(f"vllm-rast: next: vllm-rast evaluate {shlex.quote(args.run)}", file=sys.stderr)
     return code
 
 
 def generate(args: argparse.Namespace, plan: Plan) -> int:
-    """Decode a plan into --run, or describe it for --dry-run."""
-    from vllm_rast.evaluation.runs import backends
+    """Decode a plan into --run, or describe it for --dry-run; ERROR if samples were given up."""
+    from vllm_rast.cli.machines import check_machines, opener
     from vllm_rast.evaluation.runs.decode import decode
     from vllm_rast.evaluation.runs.folder import RunFolder
 
+    check_machines(args, plan)
     if args.dry_run:
         from vllm_rast.cli.dry_run import describe
 
@@ -77,6 +82,20 @@ def generate(args: argparse.Namespace, plan: Plan) -> int:
     with RunFolder.open(args.run, plan.config()) as folder:
         for task in plan.tasks:
             folder.add_problems(task.problems())
-        made = decode(plan, folder, backends.open_backend)
-    print(f"{args.run}: {made:,} samples made, {len(list(plan.samples())) - made:,} were there already")
-    return 0
+        made = decode(plan, folder, opener(args), args.retry_failed)
+        done = folder.done()
+        failures = {key: reason for key, reason in folder.failures().items() if key not in done}
+    samples = set(plan.samples())
+    print(f"{args.run}: {made:,} samples made, {len(samples & done) - made:,} were there already")
+    failed = failures.keys() & samples
+    return report_failures({key: failures[key] for key in sorted(failed)}) if failed else 0
+
+
+def report_failures(failures: dict[Key, str]) -> int:
+    """Say which samples were given up; the exit code."""
+    key, reason = next(iter(failures.items()))
+    return fail(
+        ERROR,
+        f"{len(failures):,} samples were given up (failed.jsonl), the first is sample {key.sample} of {key.problem!r}, "
+        f"row {key.row!r} of {key.benchmark!r}: {reason}; --retry-failed tries them again",
+    )

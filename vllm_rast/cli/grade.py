@@ -6,8 +6,8 @@ import argparse
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator
-from functools import lru_cache
+from collections.abc import Callable, Iterator
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,9 @@ def add_arguments(subparsers: Any) -> None:
     add_lock_argument(parser)
     parser.add_argument("--timeout", type=float, default=None, metavar="SECONDS", help="for one comparison in a worker")
     parser.add_argument("--workers", type=int, default=None, metavar="N", help="worker processes")
+    parser.add_argument(
+        "--ray", metavar="auto|local|ADDRESS", help="grade on every core of a Ray cluster, as `generate` decodes on one"
+    )
     parser.add_argument("--regrade", action="store_true", help="mark a run's samples again, graded or not")
     parser.add_argument(
         "--max-errors",
@@ -61,10 +64,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _grade_pairs(args: argparse.Namespace) -> Counter[str]:
-    from vllm_rast.evaluation.scores.grade_run import open_grader
-
     statuses: Counter[str] = Counter()
-    with open_grader(args.grader, args.timeout, args.workers) as grader:
+    with grader_opener(args)(args.grader, args.timeout, args.workers) as grader:
         for grade in grader.grade_many(_read_pairs(args.pairs, args.kind)):
             line = {
                 "correct": grade.correct,
@@ -76,6 +77,17 @@ def _grade_pairs(args: argparse.Namespace) -> Counter[str]:
             print(json.dumps(line, ensure_ascii=not _is_printable(grade.answer)), flush=True)
             statuses[grade.status] += 1
     return statuses
+
+
+def grader_opener(args: argparse.Namespace) -> Callable[[str, float | None, int | None], Any]:
+    """What opens the grader, here or on a cluster."""
+    if args.ray:
+        from vllm_rast.evaluation.cluster.grading import RayGrader
+
+        return partial(RayGrader, args.ray)
+    from vllm_rast.evaluation.scores import grade_run
+
+    return grade_run.open_grader
 
 
 def _is_printable(answer: str | None) -> bool:
@@ -153,6 +165,7 @@ def _grade_run(args: argparse.Namespace) -> Counter[str]:
             regrade=args.regrade,
             progress=progress,
             out=args.out,
+            opener=grader_opener(args),
         )
     print(f"{graded.new} samples graded, {graded.kept} grades kept, by {graded.grader}", file=sys.stderr)
     run = RunFolder(args.run)

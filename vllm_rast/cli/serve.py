@@ -77,7 +77,7 @@ def add_arguments(subparsers: Any) -> None:
 
 def main(args: argparse.Namespace) -> int:
     set_environment(args)
-    from vllm_rast.cli.engine_options import parse_serve_options
+    from vllm_rast.cli.engine_options import engine_part, parse_serve_options
 
     options, config = parse_serve_options(
         args.engine_arguments, args.parser.option_names, lambda base: models(args, base)
@@ -86,11 +86,12 @@ def main(args: argparse.Namespace) -> int:
     from vllm_rast.serving.aliases import parse_exposed
 
     exposed = parse_exposed(args.expose, config)
+    asked = engine_part(options)
     put_mix_into(options, config)
     for option in ("max_body_bytes", "max_schema_bytes"):
         if getattr(args, option) is not None and getattr(args, option) < 1:
             raise UserError(f"--{option.replace('_', '-')} {getattr(args, option)}: at least 1")
-    return serve(options, config, exposed, args)
+    return serve(options, config, exposed, args, asked)
 
 
 def set_environment(args: argparse.Namespace) -> None:
@@ -143,7 +144,13 @@ def put_mix_into(options: argparse.Namespace, config: RastConfig) -> None:
     options.api_server_count = None
 
 
-def serve(options: argparse.Namespace, config: RastConfig, exposed: dict[str, Any], ours: argparse.Namespace) -> int:
+def serve(
+    options: argparse.Namespace,
+    config: RastConfig,
+    exposed: dict[str, Any],
+    ours: argparse.Namespace,
+    asked: tuple[dict[str, Any], list[str]],
+) -> int:
     """Run the server to its end."""
     from vllm_rast.engine.options import prepare_serving
     from vllm_rast.engine.plugin import register
@@ -152,7 +159,7 @@ def serve(options: argparse.Namespace, config: RastConfig, exposed: dict[str, An
     prepare_serving(options)
     register()
     try:
-        run(options, config, exposed, ours.ui, Limits(ours.max_body_bytes, ours.max_schema_bytes))
+        run(options, config, exposed, ours.ui, Limits(ours.max_body_bytes, ours.max_schema_bytes), asked)
     except ServerError as error:
         return fail(ERROR, str(error))
     except KeyboardInterrupt as interrupt:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from vllm_rast.cli.arguments import (
     EPILOG,
     add_decoding_arguments,
+    add_machine_arguments,
     add_model_arguments,
     add_run_arguments,
     add_speculation_arguments,
@@ -57,6 +58,7 @@ def add_arguments(subparsers: Any) -> None:
     add_model_arguments(parser)
     add_decoding_arguments(parser)
     add_speculation_arguments(parser)
+    add_machine_arguments(parser)
     parser.set_defaults(func=main, engine_arguments=[], parser=parser)
 
 
@@ -66,7 +68,7 @@ def main(args: argparse.Namespace) -> int:
     points = points_of(args)
     args.rows = [*(point.row_argument for point in points), *args.rows]
     code = generate(args, plan_of(args))
-    return code if args.dry_run else code or report(args.run, points)
+    return code if args.dry_run else report(args.run, points) or code
 
 
 def points_of(args: argparse.Namespace) -> list[Point]:

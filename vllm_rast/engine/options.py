@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
@@ -26,6 +27,11 @@ SHUTDOWN_TIMEOUT_S = 60
 def add_engine_options(parser: Any) -> argparse.ArgumentParser:
     """The parser with all options of an engine."""
     return EngineArgs.add_cli_args(parser)
+
+
+def engine_option_names() -> list[str]:
+    """The names of all options of an engine."""
+    return [field.name for field in dataclasses.fields(EngineArgs)]
 
 
 def add_serve_options(parser: Any) -> argparse.ArgumentParser:

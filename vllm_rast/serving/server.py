@@ -17,7 +17,7 @@ from vllm_rast.engine.children import watched_children
 from vllm_rast.engine.launch import reason_of
 from vllm_rast.errors import UserError
 from vllm_rast.mix.alpha import Alpha
-from vllm_rast.serving import health, metrics
+from vllm_rast.serving import health, identity, metrics
 from vllm_rast.serving.aliases import show_aliases, with_served_names
 from vllm_rast.serving.drain import CountRequests, Drain
 from vllm_rast.serving.error_responses import one_line_refusal, validator_refusal
@@ -46,12 +46,13 @@ def run(
     exposed: dict[str, Alpha],
     ui: bool = False,
     limits: Limits = Limits(),  # noqa: B008  (immutable)
+    asked: tuple[dict[str, Any], list[str]] = ({}, []),  # noqa: B006  (read only)
 ) -> None:
     """Serve until SIGTERM or SIGINT, then let the running requests finish for at most `args.shutdown_timeout` s.
 
     args: what vLLM's `make_arg_parser` returns, with the mix in `additional_config`. exposed: {label: alpha}, see
-    `aliases`. Raises UserError for what is refused before anything loads, ServerError if the engine does not start or
-    dies.
+    `aliases`. asked: see `identity`. Raises UserError for what is refused before anything loads, ServerError if the
+    engine does not start or dies.
     """
     drain = Drain()
     serve_http = entry.serve_http
@@ -60,6 +61,7 @@ def run(
     async def serving(app: FastAPI, **options: Any) -> Any:
         nonlocal up
         up = True
+        identity.mount(app, app.state.engine_client, config, asked)
         names = add_to(app, config, exposed, drain, ui, limits)
         say(f"serving {', '.join(names)}")
         return await serve_http(app, **options)

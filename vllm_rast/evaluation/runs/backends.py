@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterable, Iterator
+import socket
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import tee
 from typing import TYPE_CHECKING, Any
@@ -77,20 +78,28 @@ class VllmBackend:
         self.trace = plan.trace
         self.tokenizer: Any = self.llm.get_tokenizer()
         self.device = device_name()
+        self.hosts = {socket.gethostname(): self.device}
 
-    def stream(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Completion]]:
+    @property
+    def max_running(self) -> int:
+        """How many jobs the engine decodes at a time."""
+        return self.llm.llm_engine.vllm_config.scheduler_config.max_num_seqs
+
+    def stream(self, jobs: Iterable[Job | None]) -> Generator[tuple[Job, Completion]]:
+        """See Backend. A job that is None says that there is none just now."""
         running: dict[int, Job] = {}
 
-        def remember(jobs: Iterable[Job]) -> Iterator[Job]:
+        def remember(jobs: Iterable[Job | None]) -> Iterator[Job | None]:
             for number, job in enumerate(jobs):
-                running[number] = job
+                if job is not None:
+                    running[number] = job
                 yield job
 
         encode = prompt_encoder(self.tokenizer)
         first, second = tee(remember(jobs))
         outputs = self.llm.stream(
-            ({"prompt_token_ids": self.fitting(job, encode(job.prompt))} for job in first),
-            (sampling_params(job, self.tokenizer, self.trace) for job in second),
+            (job and {"prompt_token_ids": self.fitting(job, encode(job.prompt))} for job in first),
+            (job and sampling_params(job, self.tokenizer, self.trace) for job in second),
         )
         for number, output in telling_of_death(outputs):
             job, answer = running.pop(number), output.outputs[0]
@@ -152,8 +161,9 @@ class TransformersBackend:
         self.llm = ReferenceLLM(models, dtype="float32")
         self.tokenizer: Any = self.llm.tokenizer
         self.device = device_name()
+        self.hosts = {socket.gethostname(): self.device}
 
-    def stream(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Completion]]:
+    def stream(self, jobs: Iterable[Job]) -> Generator[tuple[Job, Completion]]:
         encode = prompt_encoder(self.tokenizer)
         for job in jobs:
             prompt_ids = encode(job.prompt)

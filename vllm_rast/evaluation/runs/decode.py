@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import product
@@ -58,15 +58,24 @@ class Completion:
         return {name: getattr(self, name) for name in ("text", "finish_reason", "prompt_tokens", "tokens")}
 
 
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a sample was given up, after how many tries."""
+
+    reason: str
+    tries: int
+
+
 class Backend(Protocol):
     """What decodes. `device` says on what, for the record; `rows_apart`, that one row after the other is cheaper than
-    all rows of a problem together."""
+    all rows of a problem together. `hosts` is {host: device} of all machines that take part, which may grow."""
 
     device: str
     rows_apart: bool
     tokenizer: Any
+    hosts: dict[str, str]
 
-    def stream(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Completion]]:
+    def stream(self, jobs: Iterable[Job]) -> Generator[tuple[Job, Completion | Failure]]:
         """Every job with its completion, as soon as it is finished, in any order; jobs are taken as needed."""
         ...
 
@@ -77,8 +86,13 @@ def seed_of(run_seed: int, key: Key) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[: SEED_BITS // 8], "big")
 
 
-def missing_samples(plan: Plan, folder: RunFolder, done: set[Key]) -> set[Key]:
-    return {key for key in plan.samples() if key not in done and not folder.is_skipped(key.benchmark, key.problem)}
+def missing_samples(plan: Plan, folder: RunFolder, done: set[Key], retry_failed: bool = False) -> set[Key]:
+    given_up = set() if retry_failed else set(folder.failures())
+    return {
+        key
+        for key in plan.samples()
+        if key not in done and key not in given_up and not folder.is_skipped(key.benchmark, key.problem)
+    }
 
 
 def jobs_of(plan: Plan, missing: set[Key], tokenizer: Any = None, rows_apart: bool = False) -> Iterator[Job]:
@@ -100,39 +114,59 @@ def job(plan: Plan, task: Task, key: Key, prompt: str, stop: tuple[str, ...]) ->
     return Job(key, prompt, row.alpha, seed, temperature_of(row, task), sampling.top_p, sampling.max_tokens, stop)
 
 
-def decode(plan: Plan, folder: RunFolder, open_backend: Callable[[Plan], Backend]) -> int:
+def decode(plan: Plan, folder: RunFolder, open_backend: Callable[[Plan], Backend], retry_failed: bool = False) -> int:
     """Make every sample of `plan` that `folder` lacks and return their number. The backend is opened only if needed.
 
-    Raises RunError if a sample cannot be written; all samples finished before are in the folder.
+    Samples that are given up are in the folder's `failures`; they are left alone unless `retry_failed`. Raises RunError
+    if a sample cannot be written; all samples finished before are in the folder.
     """
     done = folder.done()
-    missing = missing_samples(plan, folder, done)
+    missing = missing_samples(plan, folder, done, retry_failed)
     if missing and (left_out := too_long(plan, done)):
         folder.skip(left_out)
-        missing = missing_samples(plan, folder, done)
+        missing = missing_samples(plan, folder, done, retry_failed)
         number = sum(map(len, left_out.values()))
         print(f"vllm-rast: {number} problems left out, whose prompts are too long", file=sys.stderr, flush=True)
     if not missing:
         return 0
     print(f"vllm-rast: {len(missing):,} samples to make; loading the models", file=sys.stderr, flush=True)
     backend = open_backend(plan)
-    folder.add_sitting(
-        {
-            "started": datetime.now(UTC).isoformat(timespec="seconds"),
-            "versions": versions(),
-            "device": backend.device,
-        }
-    )
-    config_hash = folder.config["config_hash"]
-    settings = {name: folder.settings(*name) for name in {(key.benchmark, key.row) for key in missing}}
+    sitting = {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": versions(),
+        "device": backend.device,
+    }
+    folder.add_sitting(sitting | {"hosts": dict(backend.hosts)})
     jobs = jobs_of(plan, missing, backend.tokenizer, backend.rows_apart)
     already = sum(key in done for key in plan.samples())
-    with keeping(plan, folder, backend.tokenizer) as keep, Progress("decoding", already) as progress:
-        for made, (one, completion) in enumerate(backend.stream(jobs), 1):
+    return write_samples(plan, folder, backend, jobs, missing, already)
+
+
+def write_samples(
+    plan: Plan, folder: RunFolder, backend: Backend, jobs: Iterator[Job], missing: set[Key], already: int
+) -> int:
+    """Decode jobs into the folder and return the number of samples; `already` were there before, for the display."""
+    config_hash = folder.config["config_hash"]
+    settings = {name: folder.settings(*name) for name in {(key.benchmark, key.row) for key in missing}}
+    made, hosts = 0, len(backend.hosts)
+    # closing: an error here ends the backend's processes before it is reported.
+    with (
+        keeping(plan, folder, backend.tokenizer) as keep,
+        Progress("decoding", already) as progress,
+        closing(backend.stream(jobs)) as results,
+    ):
+        for one, result in results:
+            if len(backend.hosts) > hosts:
+                hosts = len(backend.hosts)
+                folder.note_hosts(backend.hosts)
+            if isinstance(result, Failure):
+                folder.give_up(one.key, result.reason, result.tries)
+                continue
             bound = {"config_hash": config_hash, "settings": settings[one.key.benchmark, one.key.row]}
-            keep(Sample(**one.key._asdict(), seed=one.seed, **bound, **completion.entry()), completion.trace)
-            progress(already + made, already + len(missing), completion.tokens)
-    return len(missing)
+            keep(Sample(**one.key._asdict(), seed=one.seed, **bound, **result.entry()), result.trace)
+            made += 1
+            progress(already + made, already + len(missing), result.tokens)
+    return made
 
 
 @contextmanager

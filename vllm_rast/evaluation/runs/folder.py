@@ -3,6 +3,7 @@
     runs/NAME/config.json      what was asked and with what; replaced whole, never half a file
     runs/NAME/problems.jsonl   the problems with their golds, so that grading needs no data set and no network
     runs/NAME/samples.jsonl    one line per finished sample, written as soon as it is finished
+    runs/NAME/failed.jsonl     one line per sample that was given up, if there are any: its key and why
 
 A sample is named by its key (benchmark, row, problem, sample). A run may be stopped at any moment, by
 Ctrl-C, kill -9 or a full disk; the same command then makes what is missing. When a folder is opened again,
@@ -38,6 +39,7 @@ __all__ = ["Key", "RunError", "RunFolder", "Sample", "config_hash"]
 CONFIG = "config.json"
 PROBLEMS = "problems.jsonl"
 SAMPLES = "samples.jsonl"
+FAILED = "failed.jsonl"
 UNFINISHED = re.compile(rf"\.(?:{re.escape(CONFIG)}|{re.escape(PROBLEMS)})\.\d+")  # of write_atomically
 
 SHARED = ("backend", "seed", "template", "template_hash", "engine")
@@ -107,6 +109,7 @@ class RunFolder:
         self.path = Path(path)
         self.config: dict[str, Any] = config
         self._samples: LineFile | None = None
+        self._failed: LineFile | None = None
         self._settings: dict[tuple[str, str], str] = {}
 
     @classmethod
@@ -149,6 +152,11 @@ class RunFolder:
         for name in ("versions", "device"):
             if name in sitting:
                 self.config.setdefault(name, sitting[name])
+        write_atomically(self.path / CONFIG, to_json(self.config))
+
+    def note_hosts(self, hosts: dict[str, str]) -> None:
+        """Record on which hosts, and with which device each, this sitting decodes."""
+        self.config["sittings"][-1]["hosts"] = dict(hosts)
         write_atomically(self.path / CONFIG, to_json(self.config))
 
     def samples(self) -> Iterator[Sample]:
@@ -211,6 +219,22 @@ class RunFolder:
             raise RuntimeError("this run folder is open for reading; use RunFolder.open(path, config)")
         self._samples.append(asdict(sample))
 
+    def give_up(self, key: Key, reason: str, tries: int) -> None:
+        """Record a sample that cannot be made; raises RunError if it cannot be written."""
+        if self._samples is None:
+            raise RuntimeError("this run folder is open for reading; use RunFolder.open(path, config)")
+        self._failed = self._failed or LineFile(self.path / FAILED)
+        self._failed.append({**key._asdict(), "reason": reason, "tries": tries})
+
+    def failures(self) -> dict[Key, str]:
+        """{key: reason} of the samples that were given up; one that was made later may still be among them."""
+        path = self.path / FAILED
+        return {
+            Key(*(record[name] for name in Key._fields)): record["reason"]
+            for _, record in read_lines(path)
+            if all(name in record for name in (*Key._fields, "reason"))
+        }
+
     def add_problems(self, problems: Iterable[Problem]) -> None:
         """Keep problems for whoever grades this run; those that are there already stay as they are."""
         kept = {(problem.benchmark, problem.id): problem for problem in self.problems()}
@@ -228,9 +252,10 @@ class RunFolder:
             yield parse(Problem, record, self.path / PROBLEMS, number)
 
     def close(self) -> None:
-        if self._samples is not None:
-            self._samples.close()
-            self._samples = None
+        for file in (self._samples, self._failed):
+            if file is not None:
+                file.close()
+        self._samples = self._failed = None
 
     def __enter__(self) -> RunFolder:
         return self

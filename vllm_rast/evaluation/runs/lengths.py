@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from vllm_rast.errors import UserError
 from vllm_rast.evaluation.runs.folder import Key
 from vllm_rast.evaluation.runs.plan import Plan
-from vllm_rast.evaluation.tasks.prompts import prompt_encoder
+from vllm_rast.evaluation.runs.tokenizer import BaseTokenizer
 from vllm_rast.mix.model_names import parse_model
 
-LONGEST = 1 << 60
 TooLong = dict[str, dict[str, int]]  # benchmark: {problem: tokens of its prompt}
 
 
@@ -26,7 +23,7 @@ def too_long(plan: Plan, done: set[Key]) -> TooLong:
     longest = context_of(plan)
     if longest is None:
         return {}
-    tokenizer = _Tokenizer(plan)
+    tokenizer = BaseTokenizer(plan)
     found: TooLong = {}
     for task in plan.tasks:
         chat = plan.template_of(task).text is None
@@ -61,28 +58,3 @@ def context_of(plan: Plan) -> int | None:
         return None
     longest = config.get("max_position_embeddings")
     return longest if isinstance(longest, int) and not config.get("rope_scaling") else None
-
-
-class _Tokenizer:
-    """The base's tokenizer, loaded when it is first needed."""
-
-    def __init__(self, plan: Plan):
-        self.plan = plan
-
-    @cached_property
-    def loaded(self) -> Any:
-        """None if it cannot be had without more: the engine will say what is wrong."""
-        from transformers import AutoTokenizer
-
-        source = parse_model(self.plan.models.base, "model")
-        trust = bool(self.plan.engine.get("trust_remote_code"))
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(source.path, revision=source.revision, trust_remote_code=trust)
-            tokenizer.model_max_length = LONGEST  # or it would warn of what is found here
-            return tokenizer
-        except Exception:  # each tokenizer class raises its own
-            return None
-
-    def count(self, prompt: str) -> int:
-        """Tokens of a prompt; 0 without a tokenizer."""
-        return 0 if self.loaded is None else len(prompt_encoder(self.loaded)(prompt))

@@ -110,6 +110,11 @@ class Plan:
         """How a benchmark's questions are put."""
         return task.template or self.template
 
+    @property
+    def needs_tokenizer(self) -> bool:
+        """Whether a benchmark's prompts are made by the base's chat template."""
+        return any(self.template_of(task).text is None for task in self.tasks)
+
     def prompt_of(self, task: Task, problem: Problem, tokenizer: Any = None) -> tuple[str, tuple[str, ...]]:
         """The prompt of a problem, and where its answer stops."""
         if problem.id in task.verbatim:

@@ -43,12 +43,14 @@ def grade_run(
     regrade: bool = False,
     progress: Progress | None = None,
     out: str | os.PathLike[str] | None = None,
+    opener: Callable[[str, float | None, int | None], Any] | None = None,
 ) -> Graded:
     """Mark the samples of the run folder at `path` and append their grades to its grades.jsonl, one flushed
     line each; to a file in the folder `out` if the run folder cannot be written to.
 
     Stopped at any moment, it goes on from there the next time. `regrade` marks everything again. `timeout_s`
     is the grader's limit for one answer, `workers` its number of processes; None leaves either to the grader.
+    `opener` makes the grader from its name and these two: another than `open_grader` grades elsewhere.
 
     Raises:
         UserError: no run folder; an unknown grader; a sample of a problem that the run folder does not hold.
@@ -63,7 +65,7 @@ def grade_run(
     todo = [sample for sample in samples if not is_current(grades.get(sample.key), sample)]
     if todo:
         file = _open_lines(elsewhere or run.path / GRADES)
-        with closing(file) as lines, open_grader(grader, timeout_s, workers) as marker:
+        with closing(file) as lines, (opener or open_grader)(grader, timeout_s, workers) as marker:
             marks = marker.grade_many(_items(todo, problems))
             for done, (sample, grade) in enumerate(zip(todo, marks, strict=True), 1):
                 grades[sample.key] = _record(sample, grade, identity)
