@@ -8,6 +8,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 from vllm_rast.errors import UserError
 
@@ -47,9 +48,17 @@ def connected(address: str, option: str = "--ray") -> Iterator[Any]:
         finally:
             for number, handler in kept.items():  # Ray puts its own for SIGTERM
                 signal.signal(number, handler)
-        yield ray
+        with quiet(ray):
+            yield ray
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def quiet(ray: Any) -> Iterator[None]:
+    """What Ray prints about lost nodes goes to stdout, which is for results, and `log_to_driver` does not stop it."""
+    with patch.object(ray._private.worker, "_worker_logs_enabled", False, create=True):
+        yield
 
 
 def init_options(address: str) -> dict[str, Any]:

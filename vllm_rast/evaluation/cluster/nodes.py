@@ -114,6 +114,8 @@ def check_nodes(
         try:
             found = ray.get(answer, timeout=LOOK_S)
         except ray.exceptions.RayError as error:
+            if node not in alive_nodes(ray):  # it went while it was asked
+                continue
             raise UserError(f"{option}: node {node.host} does not answer: {last_line(error)}") from error
         if what := difference(versions, found["versions"], same):
             raise UserError(f"{option}: node {node.host} has {what}; install the same on every node")
