@@ -32,6 +32,8 @@ ray = pytest.importorskip("ray")
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 STORE = 80 << 20  # bytes; Ray takes no less
+# A node that is killed is seen within five seconds, one that is slow on a busy machine is not taken for dead.
+HEALTH = {"health_check_period_ms": 1000, "health_check_timeout_ms": 60000, "health_check_failure_threshold": 5}
 HELPERS = ROOT / "tests" / "helpers"
 SIZE = ["generate", "--model", "tiny:base", "--n", "4", "--limit", "30"]  # 120 samples
 STUB = [sys.executable, str(HELPERS / "stub_engine.py")]
@@ -43,7 +45,8 @@ class Cluster:
     def __init__(self, number: int):
         from ray.cluster_utils import Cluster as RayCluster
 
-        head = {"num_cpus": 0, "object_store_memory": STORE, "include_dashboard": False}
+        head: dict[str, Any] = {"num_cpus": 0, "object_store_memory": STORE, "include_dashboard": False}
+        head["_system_config"] = HEALTH
         self.cluster = RayCluster(initialize_head=True, head_node_args=head)
         # A node dies with the thread that started it, and tests start some in the middle of a run.
         self.starter = ThreadPoolExecutor(1)

@@ -172,11 +172,17 @@ class Pool:
         if self.share > before:
             self.hungry |= dict.fromkeys(self.held)
         hungry, self.hungry = self.hungry, {}
-        for worker in hungry:
-            held, jobs = self.held[worker], []
-            while len(held) < min(worker.window, self.share) and (job := self._next_job(worker, held)) is not None:
-                held[job.key] = job
-                jobs.append(job)
+        given: dict[Worker, list[Job]] = {worker: [] for worker in hungry}
+        # Dealt out in turns: the samples of a problem are often all long, and had better not be one worker's.
+        while hungry:
+            for worker in list(hungry):
+                job = self._next_job(worker)
+                if job is None:
+                    del hungry[worker]
+                else:
+                    self.held[worker][job.key] = job
+                    given[worker].append(job)
+        for worker, jobs in given.items():
             if jobs:
                 self.running += len(jobs)
                 worker.send(jobs)
@@ -189,10 +195,10 @@ class Pool:
         left = len(self.ahead) + len(self.suspects) + self.running
         return math.ceil(left / max(1, len(self.held) + self.crew.coming))
 
-    def _next_job(self, worker: Worker, held: dict[Key, Job]) -> Job | None:
+    def _next_job(self, worker: Worker) -> Job | None:
         """A job that may join those that a worker holds; suspects come after all others."""
-        waiting = self.ahead or self.suspects
-        if not waiting:
+        held, waiting = self.held[worker], self.ahead or self.suspects
+        if not waiting or len(held) >= min(worker.window, self.share):
             return None
         # `losses` is empty as long as nothing has gone wrong.
         worst = max((self.losses[key] for key in (*held, waiting[0].key)), default=0) if self.losses else 0
