@@ -181,15 +181,17 @@ def test_two_ranks(tmp_path: Path, wide_models: dict[str, str]) -> None:
 def test_two_ranks_that_draft(start_engine: Callable[..., Any], tmp_path: Path, wide_models: dict[str, str]) -> None:
     """Both ranks draft the same, as many as the first says, whatever their times; one gather for each pass.
 
-    Samples are those of one rank.
+    Samples are those of one rank. The positive is an adapter on the negative, and both are one forward.
     """
-    base, positive, negative = wide_models.values()
+    base, negative = wide_models["base"], wide_models["negative"]
+    positive = make_adapter(tmp_path / "adapter", negative, 5)
     prompts = make_prompts(len(ALPHAS), seed=32)
-    alone = start_engine(base, positive=positive, negative=negative, speculate=1)
+    alone = start_engine(base, positive=positive, negative=negative, speculate=1, pair_forward="two")
     samples = decode(alone, prompts, ALPHAS, **SEEDED)
     answers = expected(ReferenceLLM(RastConfig.build(base, positive, negative)), prompts, ALPHAS)
-    options = {**TWO_RANKS, "speculate": "auto"}
-    found = decode_elsewhere(tmp_path, wide_models, prompts, options, [GREEDY, SEEDED], **TWO_RANKS_ENVIRONMENT)
+    options = {**TWO_RANKS, "speculate": "auto", "pair_forward": "one"}
+    models = {**wide_models, "positive": positive}
+    found = decode_elsewhere(tmp_path, models, prompts, options, [GREEDY, SEEDED], **TWO_RANKS_ENVIRONMENT)
     assert found == [answers, samples] and samples != answers
     first, second = json.loads((tmp_path / "gathers.json").read_text())
     assert first == second and first["draft"] > 0
