@@ -8,20 +8,24 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import (
-    GPT2Config,
-    GPT2LMHeadModel,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedTokenizerFast,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-)
+from transformers import PreTrainedTokenizerFast
 
 NUM_TOKENS = 90
 WORDS = ["<pad>", "<eos>", "<unk>"] + [f"w{i}" for i in range(NUM_TOKENS - 3)]
+
+
+ARCHITECTURES: dict[str, tuple[Any, Any]] = {
+    "qwen2": (transformers.Qwen2Config, transformers.Qwen2ForCausalLM),
+    "llama": (transformers.LlamaConfig, transformers.LlamaForCausalLM),
+    "gpt2": (transformers.GPT2Config, transformers.GPT2LMHeadModel),
+    "qwen3": (transformers.Qwen3Config, transformers.Qwen3ForCausalLM),
+    "qwen3_moe": (transformers.Qwen3MoeConfig, transformers.Qwen3MoeForCausalLM),
+    "olmo3": (transformers.Olmo3Config, transformers.Olmo3ForCausalLM),
+    "gemma3": (transformers.Gemma3TextConfig, transformers.Gemma3ForCausalLM),
+}
 
 
 def make_tokenizer(words: list[str] = WORDS) -> PreTrainedTokenizerFast:
@@ -60,11 +64,7 @@ def make_model(
     spread: standard deviation of the head's weights; large enough that greedy answers vary and logits rarely tie.
     """
     torch.manual_seed(seed)
-    config_class, model_class = {
-        "qwen2": (Qwen2Config, Qwen2ForCausalLM),
-        "llama": (LlamaConfig, LlamaForCausalLM),
-        "gpt2": (GPT2Config, GPT2LMHeadModel),
-    }[architecture]
+    config_class, model_class = ARCHITECTURES[architecture]
     grouped = {} if architecture == "gpt2" else {"num_key_value_heads": kv_heads, "intermediate_size": 2 * width}
     model_config = config_class(
         vocab_size=vocab,

@@ -13,6 +13,7 @@ from vllm_rast.errors import UserError
 
 FOLDER = Path(__file__).parents[2] / "eval" / "recipes"  # in a checkout
 GIB = 1 << 30
+OTHERS = 75  # characters of the table beside the mix
 BYTES = {"float32": 4}  # of a weight; everything else is two
 
 
@@ -37,8 +38,8 @@ def add_arguments(subparsers: Any) -> None:
         "recipes",
         help="list the recipes and the memory they take",
         description="List recipes (files for `generate --recipe`), their mixes, and the memory that these take over all"
-        " GPUs: weights, keys and values of a token and of a request of max-model-len, and both on each GPU. Computed from"
-        " the models' configurations, with the keys and values of layers with a window in full; nothing is downloaded.",
+        " GPUs: weights, keys and values of a token and of a request of max-model-len, and both on each GPU. It is"
+        " computed from the models' configurations; layers with a window count in full, and nothing is downloaded.",
     )
     parser.add_argument("folder", nargs="?", metavar="FOLDER", help="default: eval/recipes of a checkout")
     parser.add_argument("--json", action="store_true", help="print one JSON object per recipe instead of a table")
@@ -56,7 +57,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     from rich.console import Console
 
-    Console().print(table(found))
+    console = Console()
+    console.print(table(found, console.width - OTHERS))
     return 0
 
 
@@ -94,14 +96,14 @@ def needs_of(name: str, said: dict[str, Any]) -> Needs:
     )
 
 
-def table(found: list[Needs]) -> Any:
+def table(found: list[Needs], width: int) -> Any:
     from rich.table import Table
 
     shown = Table(box=None, header_style="bold", pad_edge=False)
     shown.add_column("recipe", no_wrap=True)
     for column in ("weights", "KV/token", "a request", "GPUs", "each"):
         shown.add_column(column, justify="right", no_wrap=True)
-    shown.add_column("mix", no_wrap=True, overflow="ellipsis")
+    shown.add_column("mix", no_wrap=True, overflow="ellipsis", max_width=max(width, 12))
     for needs in found:
         each = None if needs.weights is None else (needs.weights + (needs.kv_request or 0)) / needs.gpus
         kib = "?" if needs.kv_token is None else f"{needs.kv_token / 1024:.0f} KiB"

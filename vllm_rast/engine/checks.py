@@ -38,6 +38,7 @@ def check_engine(vllm_config: VllmConfig) -> None:
     members = member_model_configs(vllm_config, config)
     for source, member in zip(config.sources, members, strict=True):
         check_kv_layout(members[0], member, source.path)
+        check_experts(members[0], member, source.path)
         check_adapter(vllm_config, config, source, member)
     if config.check_tokenizers and not vllm_config.model_config.skip_tokenizer_init:
         for source, member in zip(config.sources[1:], members[1:], strict=True):
@@ -97,6 +98,12 @@ def check_kv_layout(base: ModelConfig, member: ModelConfig, path: str) -> None:
         reason = "it and the base differ in multi-head latent attention"
     if reason:
         raise UserError(f"model {path!r}: cannot share a KV cache layout with the base, because {reason}; use another")
+
+
+def check_experts(base: ModelConfig, member: ModelConfig, path: str) -> None:
+    """vLLM makes the process groups of experts for the base alone."""
+    if member.is_moe and not base.is_moe:
+        raise UserError(f"model {path!r}: it is a mixture of experts, and the base is none; use a dense model")
 
 
 def check_adapter(vllm_config: VllmConfig, config: RastConfig, source: ModelSource, member: ModelConfig) -> None:

@@ -1,0 +1,97 @@
+"""Other architectures in a mix, as random tiny models: token for token against transformers, in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from greedy import decode, expected, make_prompts
+from random_models import make_model
+from test_checks import refused
+
+from vllm_rast import RastConfig
+from vllm_rast.reference import ReferenceLLM
+
+WINDOW = 16  # tokens: shorter than the prompts
+LLAMA3 = {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+SLIDING = ["sliding_attention", "full_attention"]
+MODELS: dict[str, dict[str, Any]] = {
+    "llama3": {
+        "architecture": "llama",
+        "rope_parameters": {**LLAMA3, "original_max_position_embeddings": 256},
+    },
+    "llama-tied": {"architecture": "llama", "vocab": 98, "tied": True},
+    "qwen3": {"architecture": "qwen3", "head_dim": 32},
+    "qwen3-tied": {"architecture": "qwen3", "head_dim": 32, "vocab": 98, "tied": True},
+    "qwen3-moe": {
+        "architecture": "qwen3_moe",
+        "head_dim": 32,
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 32,
+        "norm_topk_prob": True,
+    },
+    "olmo3": {"architecture": "olmo3", "layers": 4, "sliding_window": WINDOW, "layer_types": SLIDING * 2},
+    "olmo3-small": {"architecture": "olmo3", "vocab": 98, "sliding_window": WINDOW, "layer_types": SLIDING},
+    "gemma3": {
+        "architecture": "gemma3",
+        "vocab": 98,
+        "tied": True,
+        "head_dim": 32,
+        "query_pre_attn_scalar": 32,
+        "sliding_window": WINDOW,
+        "layer_types": [SLIDING[0], SLIDING[0], SLIDING[1]],
+        "layers": 3,
+    },
+}
+# The base, and the pair's models. The mixture of experts comes first: vLLM makes its process groups with the first
+# engine of a process, and those of experts only if that has some.
+MIXES: dict[str, list[str]] = {
+    "qwen3-moe": ["llama-tied", "qwen3"],
+    "llama3": ["qwen3", "qwen3-tied"],
+    "olmo3": ["olmo3-small", "qwen3-tied"],
+    "qwen3": ["gemma3", "olmo3-small"],
+}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    root: Path = tmp_path_factory.mktemp("architectures")
+    return {name: make_model(root / name, seed, **said) for seed, (name, said) in enumerate(MODELS.items(), 60)}
+
+
+ALPHAS: list[Any] = ["base", "positive", "negative", 0.5, 1, {"alpha": 1, "warmup": 5}]
+
+
+@pytest.fixture(scope="module")
+def prompts() -> list[list[int]]:
+    return make_prompts(len(ALPHAS), seed=70, shortest=30, longest=120)
+
+
+@pytest.fixture(scope="module")
+def answers(models: dict[str, str], prompts: list[list[int]]) -> dict[str, list[list[int]]]:
+    """Of every mix, before any engine starts: vLLM runs some architectures with transformers' own classes, which it
+    changes so that they run nowhere else."""
+    configs = {base: RastConfig.build(*(models[name] for name in (base, *pair))) for base, pair in MIXES.items()}
+    return {base: expected(ReferenceLLM(config), prompts, ALPHAS) for base, config in configs.items()}
+
+
+@pytest.mark.parametrize("base", MIXES)
+def test_an_architecture(
+    start_engine: Callable[..., Any],
+    models: dict[str, str],
+    prompts: list[list[int]],
+    answers: dict[str, list[list[int]]],
+    base: str,
+) -> None:
+    positive, negative = (models[name] for name in MIXES[base])
+    engine = start_engine(models[base], positive=positive, negative=negative)
+    assert decode(engine, prompts, ALPHAS) == answers[base]
+    assert decode(engine, prompts, ALPHAS) == answers[base], "with a warm prefix cache"
+
+
+def test_experts_beside_a_base_without(models: dict[str, str]) -> None:
+    message = refused(models["llama3"], {"positive": models["qwen3-moe"]})
+    assert "is a mixture of experts, and the base is none" in message
