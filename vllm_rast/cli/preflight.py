@@ -152,10 +152,13 @@ def members_of(backend: VllmBackend) -> tuple[Any, list[Any]]:
 
 def vocabularies(backend: VllmBackend) -> dict[str, int]:
     """How many rows each model's head has. That their tokenizers agree, the engine has checked."""
-    sources = backend.llm.rast_config.sources
-    return {
-        source.path: member.get_vocab_size() for source, member in zip(sources, members_of(backend)[1], strict=True)
-    }
+    from vllm_rast.mix.config import model_names
+    from vllm_rast.mix.model_names import parse_model
+
+    config = backend.llm.rast_config
+    names = {parse_model(name, "model"): name for name in reversed(model_names(config))}
+    members = members_of(backend)[1]
+    return {names[source]: one.get_vocab_size() for source, one in zip(config.sources, members, strict=True)}
 
 
 def memory(backend: VllmBackend) -> str:
