@@ -29,7 +29,7 @@ from vllm_rast.engine.token_traces import FIELD, check_trace
 from vllm_rast.errors import UserError
 from vllm_rast.kernels.select import prepare
 from vllm_rast.mix.alpha import parse_alpha
-from vllm_rast.mix.config import names_said
+from vllm_rast.mix.config import RastConfig, names_said
 from vllm_rast.mix.model_names import look_up, parse_model
 from vllm_rast.mix.speculation import check_speculate, most_drafts
 
@@ -125,13 +125,7 @@ def checking_requests(process_inputs: Any) -> Any:
         config = self._rast_config  # type: ignore[attr-defined]
         if config is None or not isinstance(params, SamplingParams):
             return process_inputs(self, request_id, prompt, params, *args, **kwargs)
-        try:
-            schedule = parse_alpha(config, normalise_alpha(params))
-            check_allowed(config, self.vllm_config, params, schedule.used)
-            normalise_speculate(params, config.most_drafts)
-            traced = check_decode_trace(params, self.vllm_config)
-        except UserError as error:
-            raise RequestError(str(error)) from None
+        used = models_of_request(config, self.vllm_config, params)
         request = process_inputs(self, request_id, prompt, params, *args, **kwargs)
         if (field := unwritable_field(request)) is not None:
             raise RequestError(field, parameter=field.partition(":")[0])
@@ -144,13 +138,24 @@ def checking_requests(process_inputs: Any) -> Any:
             # A cached block has no rows to read.
             request.sampling_params.skip_reading_prefix_cache = True
         if skips_idle_models():
-            every_model = (True,) * len(schedule.used) if traced else schedule.used
-            if request.resumable and not all(every_model):
+            if request.resumable and not all(used):
                 raise RequestError(
                     "alpha: a session of streamed inputs must use every model; send a number other than 0"
                 )
-            used = "".join("1" if uses else "0" for uses in every_model)
-            request.cache_salt = f"{request.cache_salt or ''}|models {used}"
+            names = "".join("1" if uses else "0" for uses in used)
+            request.cache_salt = f"{request.cache_salt or ''}|models {names}"
         return request
 
     return wrapped
+
+
+def models_of_request(config: RastConfig, vllm_config: VllmConfig, params: SamplingParams) -> tuple[bool, ...]:
+    """Which models run for a request, [num_models]. Raises RequestError for what it may not ask."""
+    try:
+        schedule = parse_alpha(config, normalise_alpha(params))
+        check_allowed(config, vllm_config, params, schedule.used)
+        normalise_speculate(params, config.most_drafts)
+        traced = check_decode_trace(params, vllm_config)
+    except UserError as error:
+        raise RequestError(str(error)) from None
+    return (True,) * len(schedule.used) if traced else schedule.used

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 # A line of a request's gate, float32. The first columns travel with each token's row; only this file knows the rest.
 CARRIED = ("js", "kl", "top")
 SHARE, KEY, ORIGIN = 3, 4, 5
-NUM_COLUMNS = 6
 # A random number has as many bits as float32 has for whole numbers.
 BITS = 24
 MAX_COUNT = 1 << BITS
@@ -47,7 +46,7 @@ class Gate:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     def line(self, seed: int | None, num_prompt_tokens: int = 1) -> np.ndarray:
-        """The gate of one request, [NUM_COLUMNS] in float32; 0 is no condition, of the share 1."""
+        """The gate of one request, [6] in float32; 0 is no condition, of the share 1."""
         import numpy as np
 
         share = 1.0 if self.random is None else self.random
@@ -108,7 +107,7 @@ READERS = {"js": read_js, "kl": read_kl, "top": read_top, "random": read_random}
 def closed_by_chance(lines: Any, places: Any, to_whole: Any, to_float: Any) -> Any:
     """Which tokens a random gate leaves to the base, [n] booleans; the one rule for numpy arrays and torch tensors.
 
-    lines: each token's request's line, [n, NUM_COLUMNS]. places: [n] in float32, its place in prompt and answer.
+    lines: each token's request's line, [n, 6]. places: [n] in float32, its place in prompt and answer.
     to_whole, to_float: to 64-bit integers, and to float32. All numbers are whole and below 2^63, so every library and
     device gives the same.
     """
