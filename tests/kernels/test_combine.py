@@ -183,7 +183,7 @@ def test_every_build_is_vectorised() -> None:
 
 
 @pytest.fixture
-def undecided(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+def undecided(monkeypatch: pytest.MonkeyPatch, compiles_once: None, tmp_path: Path) -> Iterator[Path]:
     """This process as before its first choice, with an empty cache, which is given."""
     monkeypatch.setattr(kernels, "_choices", {})
     monkeypatch.setattr(torch.version, "cuda", None)  # one device, one line

@@ -82,6 +82,7 @@ def test_a_link_in_place_of_the_lock_empties_nothing(tmp_path: Path) -> None:
 @needs_library
 @needs_root
 @needs_cc
+@pytest.mark.usefixtures("compiles_once")
 def test_what_another_user_planted_is_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A whole library, with its hash, in the very place, in a folder that everybody can write."""
     cache = tmp_path / "scratch"
@@ -106,6 +107,7 @@ def test_what_another_user_planted_is_not_loaded(tmp_path: Path, monkeypatch: py
 
 @needs_library
 @needs_root
+@pytest.mark.usefixtures("compiles_once")
 def test_a_cache_in_a_folder_of_everybody_is_not_used() -> None:
     with tempfile.TemporaryDirectory(dir="/tmp") as name:
         shared = Path(name)
@@ -115,6 +117,7 @@ def test_a_cache_in_a_folder_of_everybody_is_not_used() -> None:
 
 
 @needs_library
+@pytest.mark.usefixtures("compiles_once")
 def test_an_open_umask_leaves_our_own_library_ours(tmp_path: Path) -> None:
     """Made with umask 000, and found again by the next process."""
     before = os.umask(0)
