@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from four_bits import quantise_randomly
 from greedy import decode, expected, make_prompts
-from random_models import make_model
+from random_models import NUM_TOKENS, make_model
 from test_checks import refused
 
 from vllm_rast import RastConfig
@@ -90,6 +91,33 @@ def test_an_architecture(
     engine = start_engine(models[base], positive=positive, negative=negative)
     assert decode(engine, prompts, ALPHAS) == answers[base]
     assert decode(engine, prompts, ALPHAS) == answers[base], "with a warm prefix cache"
+
+
+@pytest.fixture(scope="module")
+def quantised(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    root: Path = tmp_path_factory.mktemp("quantised")
+    small = {"architecture": "llama", "vocab": 98}
+    return {kind: quantise_randomly(make_model(root / kind, 80, **small), kind) for kind in ("gptq", "awq", "fp8")}
+
+
+@pytest.mark.slow
+def test_four_bits(
+    start_engine: Callable[..., Any], models: dict[str, str], quantised: dict[str, str], prompts: list[list[int]]
+) -> None:
+    """A GPTQ and an AWQ model beside a base that is not quantised: each gives the tokens of stock vLLM, in bfloat16."""
+    engine = start_engine(models["llama3"], positive=quantised["gptq"], negative=quantised["awq"], dtype="bfloat16")
+    real_ids = {"allowed_token_ids": list(range(NUM_TOKENS))}
+    for name, kind in (("positive", "gptq"), ("negative", "awq")):
+        stock = start_engine(quantised[kind], plain=True, dtype="bfloat16")
+        wanted = decode(stock, prompts, [None] * len(prompts), **real_ids)
+        assert decode(engine, prompts, [name] * len(prompts), **real_ids) == wanted
+
+
+def test_a_quantisation_that_is_not_here(models: dict[str, str], quantised: dict[str, str]) -> None:
+    message = refused(models["llama3"], {"positive": quantised["gptq"]})
+    assert "torch.float32 is not supported" in message and "set dtype to one of these" in message
+    message = refused(models["llama3"], {"positive": quantised["fp8"]}, dtype="bfloat16")
+    assert "no FP8 with one scale for a weight on a CPU" in message
 
 
 def test_experts_beside_a_base_without(models: dict[str, str]) -> None:

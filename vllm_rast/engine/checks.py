@@ -10,6 +10,7 @@ from transformers import AutoTokenizer
 from vllm.config import ModelConfig, VllmConfig
 from vllm.config.utils import replace
 from vllm.logger import init_logger
+from vllm.platforms import current_platform
 
 from vllm_rast.engine.adapters import adapter_of, loader_of
 from vllm_rast.engine.members import first_line, member_model_configs, rast_config
@@ -39,6 +40,8 @@ def check_engine(vllm_config: VllmConfig) -> None:
     for source, member in zip(config.sources, members, strict=True):
         check_kv_layout(members[0], member, source.path)
         check_experts(members[0], member, source.path)
+        if member is not members[0]:
+            check_quantisation(vllm_config, member, source.path)
         check_adapter(vllm_config, config, source, member)
     if config.check_tokenizers and not vllm_config.model_config.skip_tokenizer_init:
         for source, member in zip(config.sources[1:], members[1:], strict=True):
@@ -104,6 +107,20 @@ def check_experts(base: ModelConfig, member: ModelConfig, path: str) -> None:
     """vLLM makes the process groups of experts for the base alone."""
     if member.is_moe and not base.is_moe:
         raise UserError(f"model {path!r}: it is a mixture of experts, and the base is none; use a dense model")
+
+
+def check_quantisation(vllm_config: VllmConfig, member: ModelConfig, path: str) -> None:
+    """Raises UserError for a small model whose quantisation vLLM has for another dtype or device only.
+
+    vLLM itself says so of the base before anything loads, but of a small model while it does.
+    """
+    try:
+        VllmConfig.get_quantization_config(member, vllm_config.load_config)
+    except ValueError as error:
+        raise UserError(f"model {path!r}: {first_line(error)}; set dtype to one of these") from error
+    said = getattr(member.hf_config, "quantization_config", None) or {}
+    if current_platform.is_cpu() and member.quantization == "fp8" and not said.get("weight_block_size"):
+        raise UserError(f"model {path!r}: vLLM has no FP8 with one scale for a weight on a CPU; use another checkpoint")
 
 
 def check_adapter(vllm_config: VllmConfig, config: RastConfig, source: ModelSource, member: ModelConfig) -> None:
