@@ -12,7 +12,7 @@ import pytest
 from vllm_rast.errors import UserError
 from vllm_rast.mix.adapter import CONFIG, WEIGHTS
 from vllm_rast.mix.config import ModelPair, RastConfig
-from vllm_rast.mix.model_names import ModelSource, adapter_config, is_shipped, parse_model
+from vllm_rast.mix.model_names import ModelSource, adapter_config, is_shipped, look_up, parse_model
 
 SAID: dict[str, Any] = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "base_model_name_or_path": "owner/small"}
 
@@ -76,6 +76,19 @@ def test_an_adapter_of_the_hub_that_was_used_before(tmp_path: Path, monkeypatch:
     assert source == ModelSource("owner/small", None, ModelSource("owner/lora"))
     config = adapter_config(source)
     assert config is not None and config.rank == 8
+
+
+def test_the_hub_is_asked_about_ids_alone(adapter: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str | None]] = []
+
+    def download(path: str, file: str, revision: str | None) -> str:
+        assert file == CONFIG
+        asked.append((path, revision))
+        raise OSError("offline")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    look_up(["tiny:base", None, adapter, f"owner/a@1+{adapter}", "owner/b+owner/c@2", "/nowhere/else"])
+    assert asked == [("owner/a", "1"), ("owner/b", None), ("owner/c", "2")]
 
 
 def test_a_whole_model_with_an_adapter_s_configuration(adapter: str) -> None:
