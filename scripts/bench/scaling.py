@@ -8,7 +8,8 @@ one replica over N times that of N. What is lost is the tail, in which the last 
 
 Lengths: of the answers in a run folder (--lengths), scaled to MEAN tokens, with each problem's own mean; and a
 log-normal distribution with the spread of long reasoning. "Longest first" sends the jobs in the order of the mean
-length of their problem, as an earlier row or a small sample would tell it; "in order" as `generate` does.
+length of their problem, as an earlier row or a small sample would tell it; "in order" as `generate` does. "In blocks"
+is how ray.data.llm hands out rows: whole batches, the next when the longest answer of one is finished.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ PROBLEMS, SAMPLES, ROWS = 1600, 32, 1  # the paper's seven benchmarks, one row
 BETWEEN, WITHIN = 0.7, 0.5  # of the logarithm of a length: of problems' means, and of a problem's samples
 REPLICAS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 ENOUGH = 0.9
+BLOCK, BLOCKS = 32, 8  # rows of a batch and batches of a replica at a time: the defaults of ray.data.llm in Ray 2.60
+MARKERS = ("o-", "s--", "^:")
 
 
 class Replica:
@@ -117,6 +120,35 @@ def makespan(number: int, order: Sequence[Key], lengths: dict[Key, int]) -> floa
     return crew.now
 
 
+def makespan_in_blocks(number: int, order: Sequence[Key], lengths: dict[Key, int]) -> float:
+    """The same, if a replica takes BLOCK jobs together, BLOCKS blocks at a time, the next when all of one are done."""
+    crew = SimulatedCrew(number, lengths)
+    crew.began = True
+    blocks = (order[start : start + BLOCK] for start in range(0, len(order), BLOCK))
+    block_of: dict[Key, int] = {}
+    left: dict[int, int] = {}
+
+    def give(replica: Replica) -> None:
+        block = next(blocks, None)
+        if block is not None:
+            ident = len(block_of)
+            left[ident] = len(block)
+            block_of.update(dict.fromkeys(block, ident))
+            replica.send([Job(key, "", 1.0, 0, 1.0, 1.0, LONGEST, ()) for key in block])
+
+    for _ in range(BLOCKS):
+        for replica in crew.replicas:
+            give(replica)
+    while left:
+        for event in crew.events():
+            ident = block_of[event.key]
+            left[ident] -= 1
+            if not left[ident]:
+                del left[ident]
+                give(event.worker)
+    return crew.now
+
+
 def log_normal(chance: random.Random) -> dict[Key, int]:
     """Lengths whose problems differ, and whose samples do too; some are cut at LONGEST."""
     lengths = {}
@@ -155,12 +187,12 @@ def longest_first(lengths: dict[Key, int]) -> list[Key]:
     return sorted(lengths, key=lambda key: -means[key.problem])
 
 
-def efficiencies(lengths: dict[Key, int], order: Sequence[Key]) -> list[float]:
-    times = []
-    for number in REPLICAS:
-        times.append(makespan(number, order, lengths))
-        say(f"{number} replicas: {times[-1] / 60:,.1f} min")
-    return [times[0] / (number * time) for number, time in zip(REPLICAS, times, strict=True)]
+def efficiencies(lengths: dict[Key, int], order: Sequence[Key], span: Any = makespan) -> list[float]:
+    """Over one replica of the pool's, for each number of REPLICAS."""
+    alone = makespan(1, order, lengths)
+    times = [span(number, order, lengths) for number in REPLICAS]
+    say(", ".join(f"{number}: {time / 60:,.1f} min" for number, time in zip(REPLICAS, times, strict=True)))
+    return [alone / (number * time) for number, time in zip(REPLICAS, times, strict=True)]
 
 
 def first_below(efficiency: Sequence[float]) -> str:
@@ -175,7 +207,7 @@ def plot(results: dict[str, list[float]], path: Path) -> None:
 
     figure, axes = pyplot.subplots(figsize=(7, 4))
     for number, (name, efficiency) in enumerate(results.items()):
-        axes.plot(REPLICAS, efficiency, "o-" if number % 2 == 0 else "s--", label=name)
+        axes.plot(REPLICAS, efficiency, MARKERS[number % len(MARKERS)], label=name, color=f"C{number // len(MARKERS)}")
     axes.axhline(ENOUGH, color="grey", linewidth=0.8)
     axes.set(xscale="log", xticks=REPLICAS, xticklabels=REPLICAS, ylim=(0, 1.05))
     axes.set(xlabel="replicas", ylabel="efficiency", title=f"{PROBLEMS * SAMPLES * ROWS:,} samples (simulated)")
@@ -200,6 +232,7 @@ def main() -> None:
         say(f"{kind}: mean {statistics.mean(lengths.values()):,.0f} tokens, longest {max(lengths.values()):,}")
         results[f"{kind}, in order"] = efficiencies(lengths, list(lengths))
         results[f"{kind}, longest first"] = efficiencies(lengths, longest_first(lengths))
+        results[f"{kind}, in blocks"] = efficiencies(lengths, list(lengths), makespan_in_blocks)
     header = ["lengths, order", *map(str, REPLICAS), f"first below {ENOUGH:.0%}"]
     print(table(header, [[name, *(f"{one:.3f}" for one in some), first_below(some)] for name, some in results.items()]))
     if options.plot:
