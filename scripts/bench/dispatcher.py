@@ -4,8 +4,8 @@
     python scripts/bench/dispatcher.py --ray local     through Ray's actors: jobs per second, and how long replicas wait
 
 A stub replica decodes RUNNING jobs at a time and sleeps STEP_S for each step, as an engine would compute; an answer
-takes 2 to 18 steps. Its share of waiting is the time in which it had no job at all, over the time from its first job
-to its last.
+takes as many steps as --steps says (of a real answer there are hundreds). Its share of waiting is the time in which it
+had no job at all, over the time from its first job to its last.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import random
 import resource
 import time
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from vllm_rast.evaluation.runs.pool import Finished, Joined, Pool
 
 RUNNING = 128
 STEP_S = 0.025
-STEPS = (2, 18)
+STEPS = (2, 18)  # shortest and longest answer
 WORKERS = (1, 8, 64, 256)
 PROMPT = "Question:\n" + "What is the sum of the two numbers? " * 20
 
@@ -75,6 +76,9 @@ class StubEngine:
 
     device, max_running = "a stub", RUNNING
 
+    def __init__(self, steps: tuple[int, int]):
+        self.steps = steps
+
     def stream(self, source: Iterable[Job | None]) -> Iterator[tuple[Job, Completion]]:
         running: list[tuple[int, Job]] = []
         waited, first, step, more = 0.0, 0.0, 0, True
@@ -91,7 +95,7 @@ class StubEngine:
                 elif job is None:
                     break
                 else:
-                    running.append((step + random.Random(job.seed).randint(*STEPS), job))
+                    running.append((step + random.Random(job.seed).randint(*self.steps), job))
             if not running:
                 continue
             time.sleep(STEP_S)
@@ -101,8 +105,8 @@ class StubEngine:
             running = [one for one in running if one[0] > step]
 
 
-def open_stub(plan: Any) -> StubEngine:
-    return StubEngine()
+def open_stub(steps: tuple[int, int], plan: Any) -> StubEngine:
+    return StubEngine(steps)
 
 
 def pool_alone(number: int, workers: int) -> dict[str, float]:
@@ -113,7 +117,7 @@ def pool_alone(number: int, workers: int) -> dict[str, float]:
     return {"workers": workers, "jobs_per_s": number / (time.perf_counter() - began), "grew_mb": resident() - before}
 
 
-def through_ray(number: int, address: str, replicas: int) -> dict[str, Any]:
+def through_ray(number: int, address: str, replicas: int, steps: tuple[int, int]) -> dict[str, Any]:
     """Jobs per second of all replicas, and the share of its time that each waited."""
     import dispatcher  # as a module that replicas can import, which __main__ is not
 
@@ -122,7 +126,7 @@ def through_ray(number: int, address: str, replicas: int) -> dict[str, Any]:
     from vllm_rast.mix.config import RastConfig
 
     plan = Plan(RastConfig("tiny:base"), rows=[], tasks=[], n=1)
-    backend = RayBackend(plan, address, replicas, open_engine=dispatcher.open_stub)
+    backend = RayBackend(plan, address, replicas, open_engine=partial(dispatcher.open_stub, steps))
     last: dict[str, tuple[float, float]] = {}
     began = time.perf_counter()
     for done, (_, completion) in enumerate(backend.stream(jobs(number)), 1):
@@ -132,7 +136,7 @@ def through_ray(number: int, address: str, replicas: int) -> dict[str, Any]:
             say(f"{done:,} jobs, {resident():.0f} MB")
     seconds = time.perf_counter() - began
     waits = [waited / lived for waited, lived in last.values()]
-    ideal = replicas * RUNNING / (STEP_S * (sum(STEPS) / 2))
+    ideal = replicas * RUNNING / (STEP_S * (sum(steps) / 2))
     return {
         "replicas": replicas,
         "jobs_per_s": number / seconds,
@@ -151,6 +155,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=positive, default=100_000)
     parser.add_argument("--ray", metavar="auto|local|ADDRESS")
     parser.add_argument("--replicas", type=positive, default=2)
+    parser.add_argument("--steps", type=positive, nargs=2, default=STEPS, metavar=("LEAST", "MOST"))
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
     machine = describe("cpu")
@@ -158,11 +163,13 @@ def main() -> None:
     if options.ray:
         here = str(Path(__file__).parent)
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
-        result = through_ray(options.jobs, options.ray, options.replicas)
+        result = through_ray(options.jobs, options.ray, options.replicas, tuple(options.steps))
         waits = ", ".join(f"{share:.2%}" for share in result["waits"])
         share = result["of_the_stubs_own"]
         print(f"{result['jobs_per_s']:,.0f} jobs/s, {share:.1%} of what the stubs do; waiting: {waits}")
-        return write_json(options.json, "dispatcher-ray", machine, jobs=options.jobs, result=result)
+        return write_json(
+            options.json, "dispatcher-ray", machine, jobs=options.jobs, steps=options.steps, result=result
+        )
     pool_alone(options.jobs // 10, WORKERS[-1])  # what grows once has grown
     results = [pool_alone(options.jobs, workers) for workers in WORKERS]
     rows = [[f"{one['workers']:.0f}", f"{one['jobs_per_s']:,.0f}", f"{one['grew_mb']:.1f}"] for one in results]
