@@ -11,17 +11,17 @@ from typing import Any
 import pytest
 import torch
 from adapters import adapted, make_adapter
-from greedy import MAX_TOKENS, decode, expected, make_prompts
+from greedy import decode, expected, make_prompts
 from random_models import make_model, quantise
 from safetensors.torch import load_file, save_file
 from test_checks import engine_config, refused
 
-from vllm_rast import ModelPair, RastConfig
-from vllm_rast.engine.adapters import Adapter
+from vllm_rast import ModelPair, RastConfig, UserError
+from vllm_rast.engine.adapters import Adapter, weights_file
 from vllm_rast.engine.members import member_model_configs, rast_config
 from vllm_rast.engine.memory import memory_plan
 from vllm_rast.mix.adapter import CONFIG, WEIGHTS
-from vllm_rast.mix.model_names import parse_model
+from vllm_rast.mix.model_names import ModelSource, parse_model
 from vllm_rast.reference import ReferenceLLM
 
 # What peft's LoRA can do and can be merged, and the model that it is tried on.
@@ -160,6 +160,12 @@ def test_an_adapter_without_weights(config: RastConfig, foundations: dict[str, s
     assert f"holds no {WEIGHTS}" in refused(foundations["base"], {"positive": str(bare)})
 
 
+def test_an_adapter_whose_weights_are_not_on_the_hub() -> None:
+    with pytest.raises(UserError, match=f"^adapter 'owner/lora@1': no {WEIGHTS} on the hub") as caught:
+        weights_file(ModelSource("owner/lora", "1"))
+    assert "\n" not in str(caught.value)
+
+
 def test_a_quantised_foundation(config: RastConfig, foundations: dict[str, str], tmp_path: Path) -> None:
     small = quantise(str(shutil.copytree(foundations["negative"], tmp_path / "small")))
     message = refused(foundations["base"], {"positive": f"{small}+{config.pairs[0].positive}"})
@@ -177,4 +183,3 @@ def test_a_base_that_vllm_is_told_of(config: RastConfig) -> None:
     assert options.model_config.model == config.sources[0].path
     mix = rast_config(options)
     assert mix is not None and mix.sources[0] == config.sources[0]
-    assert MAX_TOKENS

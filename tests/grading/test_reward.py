@@ -6,6 +6,7 @@ import os
 import threading
 from typing import Any
 
+import numpy as np
 import pytest
 
 import vllm_rast.grading.reward as reward
@@ -68,6 +69,8 @@ def test_verl_in_batches() -> None:
     extra = [{"index": 0}, None, {}, {"unit": None}]
     said = {"data_sources": ["math"] * 4, "solution_strs": TEXTS, "ground_truths": GOLDS}
     assert compute_scores(**said, extra_infos=extra) == compute_scores(**said) == WANTED
+    arrays = {name: np.array(values, dtype=object) for name, values in {**said, "extra_infos": extra}.items()}
+    assert compute_scores(**arrays) == WANTED
 
 
 def test_threads_share_one_grader() -> None:

@@ -145,7 +145,7 @@ def weights_file(source: ModelSource) -> str:
 
         try:
             path = hf_hub_download(source.path, WEIGHTS, revision=source.revision)
-        except (OSError, ValueError) as error:
+        except Exception as error:  # whatever the hub's client raises
             reason = str(error).strip().partition("\n")[0]
             raise UserError(f"adapter {source.name!r}: no {WEIGHTS} on the hub ({reason})") from error
     if not os.path.isfile(path):

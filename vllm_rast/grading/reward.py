@@ -64,7 +64,9 @@ def compute_scores(
     **others: Any,
 ) -> list[float]:
     """`compute_score` of a whole batch, [num_completions]: for verl's reward manager "batch", and faster."""
-    return rewards(solution_strs, ground_truths, extra_infos or [None] * len(solution_strs))
+    if extra_infos is None:  # verl has arrays, which are neither true nor false
+        extra_infos = [None] * len(solution_strs)
+    return rewards(solution_strs, ground_truths, extra_infos)
 
 
 def rewards(texts: Iterable[str], golds: Iterable[Any], options: Iterable[dict[str, Any] | None]) -> list[float]:

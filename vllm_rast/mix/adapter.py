@@ -116,7 +116,7 @@ def download_config(path: str, revision: str | None) -> None:
     try:
         if try_to_load_from_cache(path, CONFIG, revision=revision) is None:
             hf_hub_download(path, CONFIG, revision=revision)
-    except (OSError, ValueError):  # offline, gated, no such id or no adapter: whoever loads the model will say
+    except Exception:  # offline, gated, no such id or no adapter: whoever loads the model will say
         return
 
 
