@@ -94,6 +94,18 @@ def test_merged_weights_are_peft_s_to_the_last_bit(config: RastConfig) -> None:
             assert torch.equal(weight, want[name]), name
 
 
+def test_a_sum_is_rounded_by_nobody_but_the_layer(config: RastConfig) -> None:
+    """bfloat16 weights from disk give a sum in float32, with all that bfloat16 would lose."""
+    source = parse_model(str(config.pairs[0].positive), "positive")
+    adapter = Adapter(source)
+    weights = {name: weight.bfloat16() for name, weight in load_file(f"{source.path}/model.safetensors").items()}
+    exact = dict(adapter.merge(((name, weight.float()) for name, weight in weights.items()), tied=False))
+    for name, weight in adapter.merge(weights.items(), tied=False):
+        changed = name in adapter.changes
+        assert weight.dtype == (torch.float32 if changed else torch.bfloat16)
+        assert not changed or (torch.equal(weight, exact[name]) and not torch.equal(weight, weight.bfloat16().float()))
+
+
 @pytest.mark.parametrize("target", [["embed_tokens"], ["lm_head", "q_proj"]])
 def test_a_shared_head_works_as_in_training(
     start_engine: Callable[..., Any], foundations: dict[str, str], tmp_path: Path, target: list[str]
