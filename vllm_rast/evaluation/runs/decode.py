@@ -176,6 +176,7 @@ def keeping(plan: Plan, folder: RunFolder, tokenizer: Any) -> Iterator[Callable[
     if plan.trace is None:
         yield lambda sample, trace: folder.append(sample)
         return
+    from vllm_rast.evaluation.runs.tokenizer import BaseTokenizer
     from vllm_rast.evaluation.runs.traces import TraceFolder, texts_of_ids
 
     waiting: list[Sample] = []
@@ -185,7 +186,8 @@ def keeping(plan: Plan, folder: RunFolder, tokenizer: Any) -> Iterator[Callable[
             folder.append(waiting.pop(0))
 
     with TraceFolder(folder.path, trace_config(plan, folder), (), after_flush=append_waiting) as traces:
-        traces.add_vocabulary(texts_of_ids(tokenizer))
+        if (known := tokenizer or BaseTokenizer(plan).loaded) is not None:  # engines elsewhere keep theirs
+            traces.add_vocabulary(texts_of_ids(known))
         done = traces.done()
 
         def keep(sample: Sample, trace: TokenTrace | None) -> None:
