@@ -17,7 +17,7 @@ from vllm_rast.engine.requests import trace_params
 from vllm_rast.errors import UserError
 from vllm_rast.kernels.token_trace import likeliest_columns, trace_columns
 from vllm_rast.mix.alpha import Alpha
-from vllm_rast.mix.config import AUTO, ModelPair, RastConfig
+from vllm_rast.mix.config import AUTO, ModelPair, RastConfig, names_said
 from vllm_rast.mix.model_names import look_up
 from vllm_rast.mix.speculation import DRAFTER
 
@@ -90,9 +90,8 @@ class RastLLM(LLM):
         additional = dict(options.pop("additional_config", None) or {})
         if "rast" in additional:
             raise UserError("additional_config: its rast part is made of RastLLM's own arguments; give those instead")
-        look_up(
-            [model, positive, negative, ceiling, *(name for pair in pairs for name in (pair.positive, pair.negative))]
-        )
+        said = {"positive": positive, "negative": negative, "ceiling": ceiling, "pairs": pairs}
+        look_up([model, *names_said(said)])
         self.rast_config = RastConfig.build(
             model,
             positive,

@@ -11,7 +11,7 @@ import pytest
 
 from vllm_rast.errors import UserError
 from vllm_rast.mix.adapter import CONFIG, WEIGHTS
-from vllm_rast.mix.config import ModelPair, RastConfig
+from vllm_rast.mix.config import ModelPair, RastConfig, names_said
 from vllm_rast.mix.model_names import ModelSource, adapter_config, is_shipped, look_up, parse_model
 
 SAID: dict[str, Any] = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "base_model_name_or_path": "owner/small"}
@@ -169,3 +169,11 @@ def test_sums_that_are_none(adapter: str, tmp_path: Path) -> None:
 def test_a_folder_of_neither(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"holds no config\.json"):
         parse_model(os.fspath(tmp_path), "positive")
+
+
+@pytest.mark.parametrize("pairs", [5, "ab", [5, None, {"positive": 3}], {"positive": "a"}])
+def test_names_are_looked_for_in_whatever_was_said(pairs: Any) -> None:
+    """Before anything is checked, the hub is asked about names alone."""
+    assert names_said({"positive": "one/model", "pairs": pairs}) == ["one/model"]
+    said = {"pairs": [ModelPair("tiny:positive"), {"negative": "tiny:negative"}]}
+    assert names_said(said) == ["tiny:positive", "tiny:negative"]

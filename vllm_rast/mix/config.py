@@ -236,10 +236,18 @@ def model_names(models: RastConfig) -> list[str]:
     return [models.base, *sides, *([models.ceiling] if models.ceiling else [])]
 
 
+def said_of(pair: Any) -> dict[str, Any]:
+    """A pair's fields; none if it is neither a ModelPair nor a dictionary."""
+    if isinstance(pair, ModelPair):
+        return {name: getattr(pair, name) for name in PAIR_FIELDS}
+    return pair if isinstance(pair, dict) else {}
+
+
 def names_said(values: Any) -> list[str]:
     """The model names in a dictionary that `RastConfig.from_dict` will read, as far as it is one."""
     if not isinstance(values, dict):
         return []
-    pairs = [pair if isinstance(pair, dict) else {} for pair in values.get("pairs") or ()]
+    pairs = values.get("pairs")
+    pairs = [said_of(pair) for pair in pairs] if isinstance(pairs, (list, tuple)) else []
     said = [one.get(side) for one in (values, *pairs) for side in ("positive", "negative", "ceiling")]
     return [name for name in said if isinstance(name, str)]

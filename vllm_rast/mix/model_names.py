@@ -145,7 +145,11 @@ def look_up(names: Iterable[str | None]) -> None:
 
 def is_shipped(name: str) -> bool:
     """Whether a model is one of the shipped family, with an adapter or without."""
-    return Path(parse_model(name, "model").path).parent == TINY_FOLDER
+    try:
+        source = parse_model(name, "model")
+    except UserError:  # whoever reads it as an option's value names the option
+        return False
+    return Path(source.path).parent == TINY_FOLDER
 
 
 def looks_local(path: str) -> bool:
