@@ -15,15 +15,13 @@ is the rest, per step. Sampling at temperature 1, random ids, no prefix cache.
 from __future__ import annotations
 
 import argparse
-import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from common import machine as bench
 from common.models import add_mix, describe_shapes, make_models
-from common.turns import Engine, answer
+from common.turns import TIMED_ENGINE, Engine, timed, work
 
 ENGINES = ("base", "positive", "negative", "mix", "mix in torch")
 
@@ -58,38 +56,23 @@ def parse() -> argparse.Namespace:
 
 def build(job: dict[str, Any]) -> Callable[[Any], float]:
     """The other side of an Engine: seconds for [batch, prompt, new]."""
-    import torch
-    from vllm import LLM, SamplingParams
+    from vllm import LLM
 
     from vllm_rast import RastLLM
 
     options = {
+        **TIMED_ENGINE,
         "dtype": job["dtype"],
         "enforce_eager": not job["compile"],
-        "skip_tokenizer_init": True,
         "max_model_len": 1024,
-        "block_size": 32,
-        "max_num_seqs": 64,
-        "enable_prefix_caching": False,
         "kv_cache_memory_bytes": 1 << 30,
     }
     if job["name"].startswith("mix"):
         llm = RastLLM(job["base"], positive=job["positive"], negative=job["negative"], **options)
     else:
         llm = LLM(job[job["name"]], **options)
-    generator = torch.Generator().manual_seed(0)
-
-    def seconds(question: Any) -> float:
-        batch, prompt, new = question
-        ids = torch.randint(1000, (batch, prompt), generator=generator).tolist()
-        params = SamplingParams(temperature=1.0, max_tokens=new, ignore_eos=True, detokenize=False)
-        began = time.perf_counter()
-        outputs = llm.generate([{"prompt_token_ids": some} for some in ids], params, use_tqdm=False)
-        took = time.perf_counter() - began
-        assert all(len(output.outputs[0].token_ids) == new for output in outputs)
-        return took
-
-    return seconds
+    seconds = timed(llm)
+    return lambda question: seconds(*question)
 
 
 def measure(engines: list[Engine], case: tuple[int, int, int], repeats: int) -> dict[str, Any]:
@@ -152,10 +135,7 @@ def print_table(results: list[dict[str, Any]]) -> None:
 def main() -> None:
     options = parse()
     if options.worker:
-        job = json.loads(options.worker)
-        bench.prepare_engines(job["threads"])
-        answer(lambda: build(job))
-        return
+        return work(options.worker, build)
     dtype = options.dtype or bench.default_dtype()
     bench.prepare_engines(options.threads)
     places = make_models(options.models, Path(options.folder), dtype=dtype)

@@ -15,14 +15,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from common import machine as bench
 from common.models import SHAPES, describe_shapes, make_model, shape_list
-from common.turns import Engine, answer
+from common.turns import TIMED_ENGINE, Engine, timed, work
 
 PROMPT = 32  # tokens
 TARGETS = {
@@ -87,19 +86,15 @@ def make_adapter(shape_name: str, foundation: Path, rank: int, folder: Path) -> 
 
 def build(job: dict[str, Any]) -> Callable[[Any], float]:
     """The other side of an Engine: seconds for [batch, new]."""
-    import torch
-    from vllm import LLM, SamplingParams
+    from vllm import LLM
 
     from vllm_rast import RastLLM
 
     options = {
+        **TIMED_ENGINE,
         "dtype": job["dtype"],
         "enforce_eager": not job["compile"],
-        "skip_tokenizer_init": True,
         "max_model_len": 512,
-        "block_size": 32,
-        "max_num_seqs": 64,
-        "enable_prefix_caching": False,
         "kv_cache_memory_bytes": 1 << 29,
     }
     if job["name"] == "base":
@@ -107,17 +102,8 @@ def build(job: dict[str, Any]) -> Callable[[Any], float]:
     else:
         small = {"positive": job["positive"], "negative": job["negative"]}
         llm = RastLLM(job["base"], **small, pair_forward=job["name"], **options)
-    generator = torch.Generator().manual_seed(0)
-
-    def seconds(question: Any) -> float:
-        batch, new = question
-        ids = torch.randint(1000, (batch, PROMPT), generator=generator).tolist()
-        params = SamplingParams(temperature=1.0, max_tokens=new, ignore_eos=True, detokenize=False)
-        began = time.perf_counter()
-        llm.generate([{"prompt_token_ids": some} for some in ids], params, use_tqdm=False)
-        return time.perf_counter() - began
-
-    return seconds
+    seconds = timed(llm)
+    return lambda question: seconds(question[0], PROMPT, question[1])
 
 
 def measure(engines: list[Engine], batch: int, options: argparse.Namespace) -> dict[str, Any]:
@@ -152,10 +138,7 @@ def print_table(base: str, results: list[dict[str, Any]]) -> None:
 def main() -> None:
     options = parse()
     if options.worker:
-        job = json.loads(options.worker)
-        bench.prepare_engines(job["threads"])
-        answer(lambda: build(job))
-        return
+        return work(options.worker, build)
     dtype = options.dtype or bench.default_dtype()
     bench.prepare_engines(options.threads)
     machine = bench.describe()

@@ -18,7 +18,6 @@ reported beside the share that was asked for. Prefill is left out. A table of it
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +25,7 @@ from typing import Any
 
 from common import machine as bench
 from common.agreeing import make_agreeing
-from common.turns import Engine, answer
+from common.turns import Engine, work
 
 PROMPT = 32  # tokens
 ROWS = (1, 2, 3, 4, 5, 6, 7, 8, 16, 32, 64)
@@ -217,10 +216,7 @@ def print_tables(results: list[dict[str, Any]], rows: dict[str, dict[str, float]
 def main() -> None:
     options = parse()
     if options.worker:
-        job = json.loads(options.worker)
-        bench.prepare_engines(job["threads"])
-        answer(lambda: build(job))
-        return
+        return work(options.worker, build)
     dtype = options.dtype or bench.default_dtype()
     bench.prepare_engines(options.threads)
     machine = bench.describe()

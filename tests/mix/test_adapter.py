@@ -132,7 +132,7 @@ def test_scales(tmp_path: Path) -> None:
         ({"target_parameters": ["experts.down_proj"]}, "it uses target_parameters"),
         ({"something_new": 1}, "it uses something_new"),
         ({"base_model_name_or_path": None}, "does not say what it stands on; write MODEL+"),
-        ({"base_model_name_or_path": "/root/models/small"}, "which is not here; write MODEL+"),
+        ({"base_model_name_or_path": "/elsewhere/models/small"}, "which is not here; write MODEL+"),
     ],
 )
 def test_what_is_refused(tmp_path: Path, said: dict[str, Any], named: str) -> None:

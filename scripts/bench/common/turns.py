@@ -6,8 +6,11 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
+
+from common.machine import prepare_engines
 
 
 class Engine:
@@ -46,6 +49,36 @@ class Engine:
         assert self.process.stdin is not None
         self.process.stdin.close()
         self.process.wait()
+
+
+# Of an engine whose requests are timed: random ids, and every prompt is read.
+TIMED_ENGINE = {"skip_tokenizer_init": True, "block_size": 32, "max_num_seqs": 64, "enable_prefix_caching": False}
+
+
+def timed(llm: Any) -> Callable[[int, int, int], float]:
+    """Seconds for a batch of random prompts, for their numbers of tokens and of new ones; at temperature 1."""
+    import torch
+    from vllm import SamplingParams
+
+    generator = torch.Generator().manual_seed(0)
+
+    def seconds(batch: int, prompt: int, new: int) -> float:
+        ids = torch.randint(1000, (batch, prompt), generator=generator).tolist()
+        params = SamplingParams(temperature=1.0, max_tokens=new, ignore_eos=True, detokenize=False)
+        began = time.perf_counter()
+        outputs = llm.generate([{"prompt_token_ids": some} for some in ids], params, use_tqdm=False)
+        took = time.perf_counter() - began
+        assert all(len(output.outputs[0].token_ids) == new for output in outputs)
+        return took
+
+    return seconds
+
+
+def work(job: str, build: Callable[[dict[str, Any]], Callable[[Any], Any]]) -> None:
+    """The worker's whole side: from an Engine's job, as JSON, to its answers."""
+    told = json.loads(job)
+    prepare_engines(told["threads"])
+    answer(lambda: build(told))
 
 
 def answer(make: Callable[[], Callable[[Any], Any]]) -> None:
