@@ -42,6 +42,7 @@ $(VENV)-docs/.installed: requirements/docs.txt
 # A wheel that carries its kernels, for CPUs and, if there is an nvcc, for GPUs.
 KINDS ?= $(shell command -v nvcc >/dev/null && echo cpu,cuda || echo cpu)
 wheel: $(VENV)/.installed
+	$(PIP) install -q --no-deps -r requirements/wheel.txt
 	rm -rf dist build/lib* build/temp* build/bdist*
 	VLLM_RAST_PACKAGE_KERNELS=$(KINDS) $(PIP) wheel -q --no-deps --no-build-isolation -w dist .
 	$(BIN)/python scripts/check_wheel.py --expect $(KINDS) dist/*.whl

@@ -19,7 +19,7 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
 
 KINDS = [kind for kind in os.environ.get("VLLM_RAST_PACKAGE_KERNELS", "").split(",") if kind]
-OLDEST = (2, 28)  # of glibc. CUDA's static runtime asks for that of the system it is linked on: releases use this one
+OLDEST = (2, 28)  # of glibc, as in vllm_rast/kernels/build.py, whose packaged libraries ask for no newer one
 
 
 def newest_glibc(library: Path) -> tuple[int, int]:

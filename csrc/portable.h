@@ -1,9 +1,11 @@
 // For a library that is built on a newer system than it runs on: nothing newer than glibc 2.28 is asked for.
 #pragma once
 
-#include <features.h>
+#include <cstddef>
 
-// Streams are instantiated here, and not taken from a libstdc++ that may lack what GCC 9 added to it.
+// Streams are instantiated here, and not taken from a libstdc++ that may lack what GCC 9 added to it. Its first header
+// sets this without asking, so that header comes before.
+#undef _GLIBCXX_EXTERN_TEMPLATE
 #define _GLIBCXX_EXTERN_TEMPLATE 0
 
 #if defined(__x86_64__) && defined(__GLIBC__)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import hashlib
+import importlib.util
 import os
 import platform
 import re
@@ -53,6 +54,8 @@ PACKAGED_GPUS = [
     for number in (80, 86, 89, 90, 100, 120)
     for argument in ("-gencode", f"arch=compute_{number},code=sm_{number}")
 ] + ["-gencode", "arch=compute_120,code=compute_120"]
+NEEDED_CUDA = ["-Xlinker", "--no-as-needed", "-ltorch_cuda"]  # named although nothing of its stub is used
+OLDEST_GLIBC = "2.28"  # that a packaged library runs on: manylinux_2_28, RHEL 8 and later
 # Machine code for A100 and H100, and an intermediate form that the driver translates for later GPUs.
 GPUS = ["-gencode", "arch=compute_80,code=[sm_80,compute_80]", "-gencode", "arch=compute_90,code=sm_90"]
 
@@ -134,19 +137,60 @@ def commands(kind: str, folder: Path, target: Path, portable: bool = False) -> t
         gpus = PACKAGED_GPUS if portable else GPUS
         kernel = [compiler, "-std=c++17", "-O3", "-Xcompiler", "-fPIC,-fvisibility=hidden", *gpus]
         compilations.append([*kernel, "-c", str(source / "combine_logits_cuda.cu"), "-o", str(folder / "kernel.o")])
-        with_cuda = ["-ltorch_cuda"]
-        if portable:  # a torch without CUDA lacks this library: only its name is needed to link against it
-            stub = folder / "libtorch_cuda.so"
-            run([*cxx(), "-shared", "-x", "c++", os.devnull, "-Wl,-soname,libtorch_cuda.so", "-o", str(stub)])
-            with_cuda = [f"-L{folder}", "-Xlinker", "--no-as-needed", "-ltorch_cuda"]
-        link = [compiler, "-shared", "-cudart", "static", *(command[-1] for command in compilations), *libraries]
-        return compilations, [*link, *with_cuda, "-o", str(target)]
+        objects = [command[-1] for command in compilations]
+        if portable:
+            return compilations, portable_cuda_link(compiler, folder, [*objects, *libraries], target)
+        return compilations, [
+            compiler,
+            "-shared",
+            "-cudart",
+            "static",
+            *objects,
+            *libraries,
+            "-ltorch_cuda",
+            "-o",
+            str(target),
+        ]
     for name, options in CPU_KERNELS.items():
         for isa, flags in instruction_sets().items():
             kernel = [*cxx(), *COMPILE, *older, *options, *flags, f"-DISA={isa}", "-c", str(source / name)]
             compilations.append([*kernel, "-o", str(folder / f"{name}.{isa}.o")])
     objects = [command[-1] for command in compilations]
     return compilations, [*cxx(), "-shared", *objects, *libraries, "-o", str(target)]
+
+
+def portable_cuda_link(compiler: str, folder: Path, inputs: list[str], target: Path) -> list[str]:
+    """The link of a packaged CUDA library, against glibc 2.28 if the package `ziglang` is here.
+
+    CUDA's static runtime takes pthread_create and 45 more from wherever they are: since glibc 2.34 that is libc.so.6
+    under a new version, so that a library linked on a new system does not load on an older one. Zig's linker brings
+    every glibc's list of symbols. Without it the library asks for the system that it was linked on.
+    """
+    stub = folder / "libtorch_cuda.so"  # a torch without CUDA lacks this library: only its name is needed to link
+    run([*cxx(), "-shared", "-x", "c++", os.devnull, "-Wl,-soname,libtorch_cuda.so", "-o", str(stub)])
+    if importlib.util.find_spec("ziglang") is None:
+        return [compiler, "-shared", "-cudart", "static", *inputs, f"-L{folder}", *NEEDED_CUDA, "-o", str(target)]
+    zig = [sys.executable, "-m", "ziglang", "cc", "-target", f"{platform.machine()}-linux-gnu.{OLDEST_GLIBC}"]
+    runtime = [*cuda_library_folders(compiler), "-lcudart_static", "-lpthread", "-ldl", "-lrt"]
+    system = [shared_library(name) for name in ("libstdc++.so.6", "libgcc_s.so.1")]
+    return [*zig, "-shared", "-s", *inputs, f"-L{folder}", *NEEDED_CUDA, *runtime, *system, "-o", str(target)]
+
+
+def cuda_library_folders(compiler: str) -> list[str]:
+    """Where nvcc looks for CUDA's libraries, as -L options: what its dry run calls LIBRARIES."""
+    said = subprocess.run(
+        [compiler, "--dryrun", "-x", "cu", os.devnull], capture_output=True, text=True, timeout=COMMAND_TIMEOUT
+    ).stderr
+    found = re.search(r"^#\$ LIBRARIES=(.*)$", said, re.MULTILINE)
+    if found is None:
+        raise BuildError(f"{compiler} --dryrun names no folder of libraries; is it CUDA's nvcc?")
+    return shlex.split(found[1])
+
+
+def shared_library(name: str) -> str:
+    """The file that the C++ compiler would link for a library's name."""
+    asked = [*cxx(), f"-print-file-name={name}"]
+    return subprocess.run(asked, capture_output=True, text=True, check=True, timeout=COMMAND_TIMEOUT).stdout.strip()
 
 
 def library_name(kind: str) -> str:
