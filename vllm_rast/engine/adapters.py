@@ -55,7 +55,7 @@ class Adapter:
         self.file = weights_file(source.adapter)
         # {weight of the foundation: {part: name in the file}}
         self.changes: dict[str, dict[str, str]] = {}
-        self.stored: dict[str, Stored] = dict(file_tensors(self.file))
+        self.stored = file_tensors(self.file)
         for key in self.stored:
             weight, part = place(key)
             self.changes.setdefault(weight, {})[part] = key
