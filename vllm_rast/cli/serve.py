@@ -7,7 +7,8 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from vllm_rast.cli.exit_codes import ERROR, Terminated, fail
+from vllm_rast.cli.exit_codes import ERROR, fail
+from vllm_rast.cli.starting import ended_by_signals
 from vllm_rast.errors import UserError
 
 if TYPE_CHECKING:
@@ -76,6 +77,11 @@ def add_arguments(subparsers: Any) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
+    with ended_by_signals():
+        return start(args)
+
+
+def start(args: argparse.Namespace) -> int:
     set_environment(args)
     from vllm_rast.cli.engine_options import engine_part, parse_serve_options
 
@@ -162,8 +168,4 @@ def serve(
         run(options, config, exposed, ours.ui, Limits(ours.max_body_bytes, ours.max_schema_bytes), asked)
     except ServerError as error:
         return fail(ERROR, str(error))
-    except KeyboardInterrupt as interrupt:
-        if interrupt.args:  # how vLLM passes on SIGTERM while it loads
-            raise Terminated from None
-        raise
     return 0

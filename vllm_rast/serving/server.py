@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.middleware import Middleware
 from vllm.entrypoints.launchers.api_server import entry
+from vllm.utils.system_utils import decorate_logs
 
 from vllm_rast.engine.children import watched_children
 from vllm_rast.engine.launch import reason_of
@@ -49,6 +50,7 @@ def run(
     asked: tuple[dict[str, Any], list[str]] = ({}, []),  # noqa: B006  (read only)
 ) -> None:
     """Serve until SIGTERM or SIGINT, then let the running requests finish for at most `args.shutdown_timeout` s.
+    While the engine starts the caller's handlers of signals stay.
 
     args: what vLLM's `make_arg_parser` returns, with the mix in `additional_config`. exposed: {label: alpha}, see
     `aliases`. asked: see `identity`. Raises UserError for what is refused before anything loads, ServerError if the
@@ -68,7 +70,7 @@ def run(
 
     try:
         with watched_children(), patch.object(entry, "serve_http", serving):
-            uvloop.run(entry.run_server(args))
+            uvloop.run(serve(args))
     except UserError:
         raise
     except OSError as error:
@@ -86,6 +88,13 @@ def run(
     if drain.engine_died:
         raise ServerError("the engine died, and the server with it; the log above says why, a restart may help")
     say("stopped")
+
+
+async def serve(args: argparse.Namespace) -> None:
+    """vLLM's own `run_server`, but for its handler of SIGTERM, in whose place the caller's stays."""
+    decorate_logs("APIServer", skip_if_decorated=True)
+    address, listening = entry.setup_server(args, reuse_port=False)
+    await entry.run_server_worker(address, listening, args)
 
 
 def add_to(
