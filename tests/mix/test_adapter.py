@@ -171,6 +171,14 @@ def test_a_folder_of_neither(tmp_path: Path) -> None:
         parse_model(os.fspath(tmp_path), "positive")
 
 
+def test_a_gguf_file(tmp_path: Path) -> None:
+    (tmp_path / "small.Q4_K_M.GGUF").touch()
+    for name in (str(tmp_path / "small.Q4_K_M.GGUF"), str(tmp_path), "small.gguf", f"owner/a+{tmp_path}/x.gguf"):
+        with pytest.raises(UserError, match=r"^positive: .*is a GGUF file, .* gguf_file=FILE\)") as caught:
+            parse_model(name, "positive")
+        assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("pairs", [5, "ab", [5, None, {"positive": 3}], {"positive": "a"}])
 def test_names_are_looked_for_in_whatever_was_said(pairs: Any) -> None:
     """Before anything is checked, the hub is asked about names alone."""

@@ -62,6 +62,7 @@ def parse_model(name: str, option: str) -> ModelSource:
     file = find_config(source.path, source.revision)
     if file is None:
         if os.path.isdir(source.path) and not os.path.isfile(os.path.join(source.path, "config.json")):
+            refuse_gguf(next(filter(is_gguf, sorted(os.listdir(source.path))), ""), option)
             raise UserError(f"{option}: {source.path!r} holds no config.json; point to a Hugging Face model folder")
         return source
     foundation = read_config(file, option, name).foundation_name
@@ -107,9 +108,23 @@ def locate(name: str, option: str) -> ModelSource:
     if os.path.isdir(path):
         return ModelSource(path)
     path, _, revision = path.partition("@")
+    refuse_gguf(path, option)
     if looks_local(path):
         raise UserError(f"{option}: there is no folder {path!r}; give an existing folder or a hub id OWNER/NAME")
     return ModelSource(path, revision or None)
+
+
+def is_gguf(path: str) -> bool:
+    return path.lower().endswith(".gguf")
+
+
+def refuse_gguf(path: str, option: str) -> None:
+    """vLLM 0.32 reads no GGUF files. Raises UserError, with the conversion, if a path names one."""
+    if is_gguf(path):
+        raise UserError(
+            f"{option}: {path!r} is a GGUF file, which vLLM does not read; make a model's folder of it with "
+            "transformers' from_pretrained(FOLDER, gguf_file=FILE) and save_pretrained(NEW), as docs/questions.md shows"
+        )
 
 
 def foundation_name(name: str, option: str) -> str | None:
