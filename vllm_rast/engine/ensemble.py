@@ -61,6 +61,10 @@ class Ensemble(nn.Module):
         device = next(members[0].parameters()).device
         self.register_buffer("token_weights", default.repeat(max_tokens, 1).to(device), persistent=False)
         self.register_buffer("token_gates", torch.zeros(max_tokens, len(CARRIED), device=device), persistent=False)
+        self.register_buffer("ids_known", torch.zeros(max_tokens, dtype=torch.int32, device=device), persistent=False)
+        # Pieces of models that vLLM records as CUDA graphs share their memory: what one model gave is overwritten by
+        # the next one.
+        self.copies_states = device.type == "cuda"
         self.gated = False  # whether a request of this step has a gate; both runners say so
         loaded = loaded_once(members)
         for model in loaded:
@@ -93,7 +97,8 @@ class Ensemble(nn.Module):
             if isinstance(model, SharedModel):
                 found |= zip(columns, model(ids, positions, self.places(columns)), strict=True)
             else:
-                found[columns[0]] = model(ids, positions)
+                states = model(ids, positions)
+                found[columns[0]] = states.clone() if self.copies_states else states
         for column, states in found.items():
             self.widths[column] = states.shape[-1]
         hidden = [
@@ -117,11 +122,12 @@ class Ensemble(nn.Module):
         """Ids that a model has an embedding for, [num_tokens].
 
         A plain-base request may send or sample one of the base's padding ids. The models it does not use run on it
-        too (their keys and values fill the shared blocks), and must not read past their embeddings.
+        too (their keys and values fill the shared blocks), and must not read past their embeddings. The ids' address
+        never changes, as that of vLLM's own: CUDA graphs of pieces of a model hold it.
         """
         if input_ids is None or self.vocab_sizes[column] >= self.vocab_sizes[0]:
             return input_ids
-        return input_ids.clamp(max=self.vocab_sizes[column] - 1)
+        return torch.clamp(input_ids, max=self.vocab_sizes[column] - 1, out=self.ids_known[: len(input_ids)])
 
     def compute_logits(self, rows: torch.Tensor) -> torch.Tensor | None:
         """The mixed logits, [num_rows, vocab_base] in float32; None on ranks that do not sample.
