@@ -34,6 +34,7 @@ KINDS: list[tuple[str, dict[str, Any]]] = [
     ("negative", {"use_dora": True, "target_modules": ["q_proj", "o_proj", "up_proj"]}),
     ("negative", {"modules_to_save": ["lm_head", "norm"], "bias": "all", "target_modules": ["q_proj", "v_proj"]}),
     ("negative", {"lora_bias": True, "target_modules": ["q_proj", "k_proj"]}),
+    ("negative", {"layers_to_transform": [1], "bias": "lora_only", "target_modules": ["q_proj", "v_proj", "up_proj"]}),
     ("llama", {"target_modules": "all-linear", "init_lora_weights": "gaussian"}),
     ("llama", {"target_modules": ["embed_tokens", "lm_head", "k_proj"], "use_dora": True}),
     ("gpt2", {"target_modules": ["c_attn", "c_fc"], "fan_in_fan_out": True, "use_dora": True}),
@@ -182,6 +183,48 @@ def test_a_quantised_foundation(config: RastConfig, foundations: dict[str, str],
     small = quantise(str(shutil.copytree(foundations["negative"], tmp_path / "small")))
     message = refused(foundations["base"], {"positive": f"{small}+{config.pairs[0].positive}"})
     assert "is quantised; name the unquantised model, as MODEL+ADAPTER" in message
+
+
+def test_peft_s_other_kinds(foundations: dict[str, str], tmp_path: Path) -> None:
+    """As peft itself writes their configurations."""
+    import peft
+
+    others: list[tuple[Any, str]] = [
+        (peft.PromptTuningConfig(num_virtual_tokens=4), "it is of the type 'PROMPT_TUNING', not LORA"),
+        (peft.PrefixTuningConfig(num_virtual_tokens=4), "it is of the type 'PREFIX_TUNING', not LORA"),
+        (peft.IA3Config(target_modules=["k_proj"], feedforward_modules=[]), "it is of the type 'IA3', not LORA"),
+        (peft.AdaLoraConfig(total_step=9), "it is of the type 'ADALORA', not LORA"),
+        (peft.VeraConfig(), "it is of the type 'VERA', not LORA"),
+        (peft.OFTConfig(), "it is of the type 'OFT', not LORA"),
+        (peft.LoraConfig(init_lora_weights="pissa"), "'pissa' changes the model it stands on"),
+        (peft.LoraConfig(trainable_token_indices=[1]), "it uses trainable_token_indices"),
+    ]
+    for place, (config, reason) in enumerate(others):
+        config.base_model_name_or_path = foundations["negative"]
+        config.save_pretrained(tmp_path / str(place))
+        message = refused(foundations["base"], {"positive": str(tmp_path / str(place))})
+        assert reason in message and "\n" not in message
+
+
+def test_a_foundation_in_the_hub_s_cache(
+    start_engine: Callable[..., Any], foundations: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Named by its id alone, as in most adapters; it was downloaded before, and there is no network."""
+    snapshot = tmp_path / "models--owner--small" / "snapshots" / ("0" * 40)
+    shutil.copytree(foundations["other"], snapshot)
+    (tmp_path / "models--owner--small" / "refs").mkdir()
+    (tmp_path / "models--owner--small" / "refs" / "main").write_text("0" * 40)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    adapter = make_adapter(tmp_path / "adapter", foundations["other"], 40)
+    named = spoil(Path(shutil.copytree(adapter, tmp_path / "named")), {"base_model_name_or_path": "owner/small"})
+    engine = start_engine(foundations["base"], positive=named)
+    assert engine.rast_config.pairs[0].negative == "owner/small"
+    prompts, alphas = make_prompts(4, seed=52), ["positive", "negative", 0.5, 1]
+    reference = ReferenceLLM(RastConfig.build(foundations["base"], adapter))
+    assert decode(engine, prompts, alphas) == expected(reference, prompts, alphas)
+    wrong = {f"{FIRST}lora_A.weight": torch.zeros(4, 32)}
+    message = refused(foundations["base"], {"positive": spoil(Path(named), tensors=wrong)})
+    assert "lora_A.weight is [4, 32], not [4, 128]" in message, "what is in the cache is known before it loads"
 
 
 def test_a_load_format_without_names(config: RastConfig, foundations: dict[str, str]) -> None:
