@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import pytest
 from four_bits import quantise_randomly
 from greedy import decode, expected, make_prompts
 from random_models import NUM_TOKENS, make_model
-from test_checks import refused
+from test_checks import engine_config, refused
 
 from vllm_rast import RastConfig
 from vllm_rast.reference import ReferenceLLM
@@ -118,6 +120,39 @@ def test_a_quantisation_that_is_not_here(models: dict[str, str], quantised: dict
     assert "torch.float32 is not supported" in message and "set dtype to one of these" in message
     message = refused(models["llama3"], {"positive": quantised["fp8"]}, dtype="bfloat16")
     assert "no FP8 with one scale for a weight on a CPU" in message
+
+
+@pytest.mark.parametrize(
+    ("weights", "activations", "kind"),
+    [
+        ({"strategy": "tensor"}, {"strategy": "tensor", "dynamic": True}, "one scale for a weight"),
+        ({"strategy": "channel"}, None, "activations of 16 bits"),
+        ({"strategy": "channel"}, {"strategy": "token", "dynamic": True}, None),
+    ],
+)
+def test_fp8_of_compressed_tensors(
+    models: dict[str, str],
+    tmp_path: Path,
+    weights: dict[str, Any],
+    activations: dict[str, Any] | None,
+    kind: str | None,
+) -> None:
+    """Nothing is loaded here, so that what a checkpoint says is enough."""
+    eight_bits = {"num_bits": 8, "type": "float", "symmetric": True}
+    group = {
+        "targets": ["Linear"],
+        "weights": {**eight_bits, **weights, "dynamic": False},
+        "input_activations": activations and {**eight_bits, **activations},
+    }
+    small = Path(shutil.copytree(models["llama-tied"], tmp_path / "small"))
+    said = {"quant_method": "compressed-tensors", "format": "float-quantized", "config_groups": {"group_0": group}}
+    config = json.loads((small / "config.json").read_text())
+    (small / "config.json").write_text(json.dumps({**config, "quantization_config": said}))
+    if kind is None:
+        assert engine_config(models["llama3"], {"positive": str(small)}, dtype="bfloat16")
+    else:
+        message = refused(models["llama3"], {"positive": str(small)}, dtype="bfloat16")
+        assert f"no FP8 with {kind} on a CPU" in message
 
 
 def test_experts_beside_a_base_without(models: dict[str, str]) -> None:

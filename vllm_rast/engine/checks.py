@@ -119,8 +119,26 @@ def check_quantisation(vllm_config: VllmConfig, member: ModelConfig, path: str) 
     except ValueError as error:
         raise UserError(f"model {path!r}: {first_line(error)}; set dtype to one of these") from error
     said = getattr(member.hf_config, "quantization_config", None) or {}
-    if current_platform.is_cpu() and member.quantization == "fp8" and not said.get("weight_block_size"):
-        raise UserError(f"model {path!r}: vLLM has no FP8 with one scale for a weight on a CPU; use another checkpoint")
+    if current_platform.is_cpu() and (reason := fp8_obstacle(member.quantization, said)) is not None:
+        raise UserError(f"model {path!r}: vLLM has no FP8 with {reason} on a CPU; use another checkpoint")
+
+
+def fp8_obstacle(quantization: str | None, said: dict[str, Any]) -> str | None:
+    """Which kind of FP8 a checkpoint has that vLLM 0.32 finds no product for on a CPU, or one that fails.
+
+    said: its quantization_config. Blocks of weights, and scales for rows of weights and of activations, do run.
+    """
+    if quantization == "fp8":
+        return None if said.get("weight_block_size") else "one scale for a weight"
+    groups = said.get("config_groups") or {}
+    for group in groups.values() if quantization == "compressed-tensors" else ():
+        weights, activations = group.get("weights") or {}, group.get("input_activations")
+        if weights.get("type") == "float" and weights.get("num_bits") == 8:
+            if weights.get("strategy") == "tensor":
+                return "one scale for a weight"
+            if not activations:
+                return "activations of 16 bits"
+    return None
 
 
 def check_adapter(vllm_config: VllmConfig, config: RastConfig, source: ModelSource, member: ModelConfig) -> None:
