@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import tee
 from typing import Any, NamedTuple
 
@@ -10,12 +11,12 @@ import numpy as np
 from vllm import LLM, RequestOutput, SamplingParams
 
 from vllm_rast.engine.children import watched_children
-from vllm_rast.engine.decode_traces import wanted_trace
 from vllm_rast.engine.names import LOAD_FORMAT, WORKER_CLS
 from vllm_rast.engine.plugin import register
 from vllm_rast.engine.requests import trace_params
+from vllm_rast.engine.taken_traces import TAKE, taken, will_take
 from vllm_rast.errors import UserError
-from vllm_rast.kernels.token_trace import likeliest_columns, trace_columns
+from vllm_rast.kernels.token_trace import trace_columns
 from vllm_rast.mix.alpha import Alpha
 from vllm_rast.mix.config import AUTO, ModelPair, RastConfig, names_said
 from vllm_rast.mix.model_names import look_up
@@ -61,7 +62,7 @@ class RastLLM(LLM):
 
     Beside it, `"speculate"` bounds how many tokens are drafted for the request, from 0 to the engine's own number, and
     `"trace": K` gives every sample a `token_trace`: for each of its tokens the log-probabilities of mix, base, positive
-    and negative, and the K likeliest ids of each, as a dictionary of arrays [num_tokens] (V1 runner; columns as
+    and negative, and the K likeliest ids of each, as a dictionary of arrays [num_tokens] (columns as
     `vllm_rast.kernels.token_trace.likeliest_columns` names them, before temperature and top-p).
     `prompt_logprobs` have the weights of position 0. A schedule may be JSON text, if no dictionary gets through.
     Beam search sends each token as a request of its own, without `extra_args`: it decodes with the default.
@@ -119,30 +120,30 @@ class RastLLM(LLM):
                 additional_config=additional,
                 **options,
             )
+        self.traced = will_take(self.llm_engine.input_processor)
+        self.llm_engine.step = self.adding_traces(self.llm_engine.step)  # type: ignore[method-assign]
 
-    def generate(self, prompts: Any, sampling_params: Any = None, *args: Any, **kwargs: Any) -> list[RequestOutput]:
-        """vLLM's own, whose outputs also have the traces that were asked for (see the class)."""
-        outputs = super().generate(prompts, sampling_params, *args, **kwargs)
-        self.add_traces(outputs, [sampling_params] if isinstance(sampling_params, SamplingParams) else sampling_params)
-        return outputs
+    def adding_traces(self, step: Callable[[], list[Any]]) -> Callable[[], list[Any]]:
+        """The engine's step, whose finished outputs also have the traces that were asked for (see the class)."""
 
-    def add_traces(self, outputs: Sequence[RequestOutput], sampling_params: Iterable[SamplingParams] | None) -> None:
-        """Give every finished sample that asked for it its `token_trace`."""
-        wanted = [wanted_trace(params) for params in sampling_params or ()]
-        wanted = wanted * len(outputs) if len(wanted) == 1 else wanted
-        asked = {
-            output.request_id: number for output, number in zip(outputs, wanted, strict=False) if number is not None
-        }
-        if not asked:
+        @functools.wraps(step)
+        def wrapped() -> list[Any]:
+            outputs = step()
+            if self.traced:
+                self.add_traces([one for one in outputs if one.finished and one.request_id in self.traced])
+            return outputs
+
+        return wrapped
+
+    def add_traces(self, outputs: Sequence[RequestOutput]) -> None:
+        """Give every sample of finished requests that asked for it its `token_trace`."""
+        if not outputs:
             return
-        (taken, *_) = self.collective_rpc("rast_decode_traces", args=(list(asked),))
-        traces = {(request_id, index): numbers for request_id, index, numbers in taken}
-        for output in outputs:
-            for sample in output.outputs if output.request_id in asked else ():
-                columns = likeliest_columns(self.rast_config, asked[output.request_id])
-                numbers = np.frombuffer(traces[output.request_id, sample.index], dtype=np.float32)
-                numbers = numbers.reshape(-1, len(columns))[: len(sample.token_ids)]
-                sample.token_trace = dict(zip(columns, numbers.T, strict=True))  # type: ignore[attr-defined]
+        asked = {output.request_id: {sample.index: sample for sample in output.outputs} for output in outputs}
+        for trace in taken(self.collective_rpc(TAKE, args=(list(asked),))):
+            sample = asked[trace.request][trace.sample]
+            sample.token_trace = trace.columns(self.rast_config, len(sample.token_ids))  # type: ignore[attr-defined]
+        self.traced.difference_update(asked)
 
     def stream(
         self,
@@ -163,7 +164,7 @@ class RastLLM(LLM):
         """
         limit = max_queued or 2 * self.llm_engine.vllm_config.scheduler_config.max_num_seqs
         pending = enumerate(pair_up(prompts, sampling_params))
-        places: dict[str, tuple[int, str, SamplingParams]] = {}
+        places: dict[str, tuple[int, str]] = {}
         try:
             more = True
             while more or places:
@@ -177,15 +178,16 @@ class RastLLM(LLM):
                         break
                     (internal,) = self.enqueue(prompt, params, use_tqdm=False)
                     # vLLM hands out "7-1a2b3c4d" for the request that its outputs call "7".
-                    places[internal.rpartition("-")[0]] = (place, internal, params)
+                    places[internal.rpartition("-")[0]] = (place, internal)
                 for output in self.llm_engine.step() if places else ():
                     if output.finished and output.request_id in places:
-                        place, _, params = places.pop(output.request_id)
-                        self.add_traces([output], [params])
-                        yield place, output
+                        yield places.pop(output.request_id)[0], output
         finally:
             if places:
-                self.llm_engine.abort_request([internal for _, internal, _ in places.values()], internal=True)
+                self.llm_engine.abort_request([internal for _, internal in places.values()], internal=True)
+            if left := self.traced.intersection(places):
+                self.collective_rpc(TAKE, args=(list(left),))
+                self.traced -= left
 
     @property
     def trace_columns(self) -> list[str]:

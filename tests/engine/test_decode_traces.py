@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from decode_trace import MODELS, assert_decode_trace
 from greedy import GATES, make_prompts, params
 
 from vllm_rast import RastConfig, UserError
-from vllm_rast.engine.decode_traces import DecodeTraces, check_decode_trace, names_of
-from vllm_rast.kernels.token_trace import likeliest_columns
+from vllm_rast.engine.decode_traces import Asked, DecodeTraces, Step, check_decode_trace, names_of
+from vllm_rast.engine.taken_traces import note_request
 from vllm_rast.reference import ReferenceLLM
 
-MODELS = ("base", "positive", "negative")
 REQUESTS: list[tuple[Any, int | None, dict[str, Any]]] = [
     (1, 3, {}),
     ("base", 2, {}),
@@ -50,20 +51,7 @@ def asked(alpha: Any, number: int | None, options: dict[str, Any]) -> Any:
 
 
 def assert_right(reference: ReferenceLLM, prompt: list[int], sample: Any, alpha: Any, number: int) -> None:
-    columns = likeliest_columns(reference.config, number)
-    assert list(sample.token_trace) == columns
-    assert all(len(values) == len(sample.token_ids) for values in sample.token_trace.values())
-    text = [*prompt, *sample.token_ids]
-    for label, one in {**{name: name for name in MODELS}, "mix": alpha}.items():
-        rows = reference.logits(text, one, len(prompt)).log_softmax(-1)[len(prompt) - 1 : -1].numpy()
-        own = rows[np.arange(len(rows)), sample.token_ids]
-        np.testing.assert_allclose(sample.token_trace[f"{label}_logprob"], own, atol=2e-4)
-        order = np.argsort(-rows, axis=1)
-        for place in range(number):
-            ids = sample.token_trace[f"{label}_top{place + 1}"]
-            assert (ids == order[:, place]).all()
-            likely = rows[np.arange(len(rows)), order[:, place]]
-            np.testing.assert_allclose(sample.token_trace[f"{label}_top{place + 1}_logprob"], likely, atol=2e-4)
+    assert_decode_trace(reference, prompt, sample.token_ids, sample.token_trace, alpha, number)
 
 
 def test_every_kind_of_request_in_one_batch(engine: Any, reference: ReferenceLLM) -> None:
@@ -103,12 +91,41 @@ def test_what_is_refused(engine: Any) -> None:
         sampling.extra_args["trace"] = value
         with pytest.raises(UserError, match="^trace: expected an integer from 0 to 20, got"):
             engine.generate([{"prompt_token_ids": [5, 6]}], sampling, use_tqdm=False)
-    wanted = SimpleNamespace(extra_args={"trace": 3})
-    scheduler = SimpleNamespace(async_scheduling=True)
-    with pytest.raises(UserError, match="^trace: vLLM's V2 runner keeps none; set VLLM_USE_V2_MODEL_RUNNER=0"):
-        check_decode_trace(wanted, SimpleNamespace(use_v2_model_runner=True, scheduler_config=scheduler))  # type: ignore[arg-type]
-    with pytest.raises(UserError, match="^trace: .* start the engine with async_scheduling=False"):
-        check_decode_trace(wanted, SimpleNamespace(use_v2_model_runner=False, scheduler_config=scheduler))  # type: ignore[arg-type]
+    wanted, model = SimpleNamespace(extra_args={"trace": 3}), SimpleNamespace(max_logprobs=2)
+    plain: Any = SimpleNamespace(speculative_config=None, model_config=model)
+    with pytest.raises(UserError, match="^trace: expected an integer from 0 to 2, got 3"):
+        check_decode_trace(wanted, plain)
+    model.max_logprobs = -1
+    assert check_decode_trace(wanted, plain)
+    moving = SimpleNamespace(enable_adaptive_verification=True)
+    adaptive: Any = SimpleNamespace(speculative_config=moving, model_config=model)
+    with pytest.raises(UserError, match="^trace: adaptive verification .*; turn it off"):
+        check_decode_trace(wanted, adaptive)
+
+
+def test_who_answers_with_it() -> None:
+    processor = SimpleNamespace()
+    with pytest.raises(UserError, match="^trace: nothing here answers with it; .* --middleware vllm_rast.serving"):
+        note_request(processor, "7", resumable=False)
+    processor.rast_traced = set()
+    with pytest.raises(UserError, match="^trace: a session"):
+        note_request(processor, "7", resumable=True)
+    note_request(processor, "8", resumable=False)
+    assert processor.rast_traced == {"8"}
+
+
+def test_more_requests_than_may_wait(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is taken when it ends, whatever the others do; what is left of a stream that is closed is forgotten."""
+    (traces,) = engine.collective_rpc(lambda worker: worker.get_model().decode_traces)
+    monkeypatch.setattr(traces, "most_bytes", 0)
+    prompts = make_prompts(40, seed=303, longest=8)
+    lengths = [1 + place % 7 for place in range(40)]
+    sampling = [asked(1, 1, {"max_tokens": length, "ignore_eos": True}) for length in lengths]
+    outputs = engine.generate([{"prompt_token_ids": prompt} for prompt in prompts], sampling, use_tqdm=False)
+    assert [len(output.outputs[0].token_trace["mix_logprob"]) for output in outputs] == lengths
+    for _ in engine.stream(({"prompt_token_ids": prompt} for prompt in prompts), asked(1, 2, {})):
+        break
+    assert not traces.kept and not engine.traced
 
 
 def test_names() -> None:
@@ -117,9 +134,59 @@ def test_names() -> None:
     assert names_of("a_b-1a2b3c4d") == [("a_b", 0)]
 
 
+def filled(most_bytes: int = 1 << 20) -> DecodeTraces:
+    traces = DecodeTraces(torch.device("cpu"), most_bytes)
+    for number in range(5):
+        traces.kept[f"{number}-12345678"] = [torch.tensor([[0.5, 0.0]])]
+        traces.numbers[f"{number}-12345678"] = 0
+    return traces
+
+
 def test_what_nobody_takes_is_forgotten() -> None:
-    traces = DecodeTraces(most=2)
-    traces.kept = {f"{number}-12345678": [np.zeros((1, 1), np.float32)] for number in range(5)}
-    traces.forget(list(traces.kept)[:4])
+    traces = filled(most_bytes=2 * 8)
+    traces.forget({"4-12345678": None})
     assert list(traces.kept) == ["2-12345678", "3-12345678", "4-12345678"]
-    assert [name for name, *_ in traces.take(["2", "4"])] == ["2", "4"] and len(traces.kept) == 1
+    assert [name for name, *_ in traces.take(["2", "4"])] == ["2", "4"]
+    assert len(traces.kept) == len(traces.numbers) == 1
+
+
+def test_tokens_that_are_chosen_again() -> None:
+    """After a preemption under asynchronous scheduling a token may come twice; what does not count is left out."""
+    traces = filled()
+    places = [[0, 1], [-1, 2], [2, 1]]
+    traces.kept["4-12345678"] = [
+        torch.tensor([[10.0 * step + k, place] for k, place in enumerate(some)]) for step, some in enumerate(places)
+    ]
+    ((_, _, _, data),) = traces.take(["4"])
+    assert np.frombuffer(data, np.float32).tolist() == [0, 21, 20]
+
+
+def test_which_rows_are_whose() -> None:
+    """Requests that ask for other numbers, or nothing, with drafts of which some do not count."""
+    seen = []
+
+    class Fake:
+        rast_config = RastConfig.build("o/base", "o/rl", "o/small")
+
+        def every_logits(self, rows: torch.Tensor) -> Any:
+            seen.append(rows[:, 0].tolist())
+            return [torch.zeros(len(rows), 4)] * 3, torch.ones(len(rows), 3), None
+
+    step = Step(
+        ["a-12345678", "b-12345678", "c-12345678", "d-12345678"],
+        np.array([2, 1, 3, 1]),
+        torch.tensor([[1, -1, -1], [2, -1, -1], [3, 3, 0], [1, -1, -1]]),
+        torch.tensor([[True, False, False], [True] * 3, [True] * 3, [False] * 3]),
+        torch.tensor([5, 6, 9, 20, 21, 22, 3]),
+    )
+    traces = DecodeTraces(torch.device("cpu"))
+    asked = {"a-12345678": Asked(1, 6), "c-12345678": Asked(0, 20), "d-12345678": Asked(1, 9)}
+    traces.note(Fake(), torch.arange(7.0).unsqueeze(1), step, asked)  # type: ignore[arg-type]
+    assert seen == [[3, 4, 5], [0, 1, 6]]
+    taken = {name: (number, np.frombuffer(data, np.float32)) for name, _, number, data in traces.take("abcd")}
+    assert {name: (number, len(numbers)) for name, (number, numbers) in taken.items()} == {
+        "a": (1, 4 * 3),
+        "c": (0, 4 * 4),
+        "d": (1, 0),
+    }
+    assert np.isnan(taken["c"][1][:4]).all(), "the first token's row has not come yet"

@@ -9,16 +9,25 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from decode_trace import assert_decode_trace
 from greedy import GATES, SCHEDULES, expected, make_prompts
 
 from vllm_rast import RastConfig
+from vllm_rast.kernels.token_trace import trace_tokens
+from vllm_rast.llm import Answer
+from vllm_rast.mix.alpha import parse_alpha
 from vllm_rast.reference import ReferenceLLM
 
 pytest.importorskip("triton", reason="Triton's interpreter is what runs the V2 runner's kernels on a CPU")
+
+LATE = {"alpha": 1, "warmup": 5}
 
 SCRIPT = """
 import json, sys
@@ -29,6 +38,7 @@ backends["cpu"] = SimpleNamespace(driver=SimpleNamespace(is_active=lambda: True)
 
 from vllm import SamplingParams
 from vllm_rast import RastLLM
+from vllm_rast.llm import Answer
 
 job = json.load(open(sys.argv[1]))
 engine = RastLLM(**job["engine"], dtype="float32", enforce_eager=True, max_model_len=256, disable_log_stats=False)
@@ -36,11 +46,12 @@ assert engine.llm_engine.vllm_config.use_v2_model_runner
 outputs = engine.generate(
     [{"prompt_token_ids": prompt} for prompt in job["prompts"]],
     [
-        SamplingParams(temperature=0, max_tokens=24, prompt_logprobs=0, extra_args=None if a is None else {"alpha": a})
-        for a in job["alphas"]
+        SamplingParams(temperature=0, max_tokens=24, prompt_logprobs=0, extra_args={"alpha": alpha, "trace": number})
+        for alpha, number in zip(job["alphas"], job["traces"])
     ],
     use_tqdm=False,
 )
+read = dict(engine.trace_answers(Answer(*answer) for answer in job["answers"])) if job["answers"] else {}
 runner = engine.llm_engine.engine_core.engine_core.model_executor.driver_worker.worker.model_runner
 json.dump(
     {
@@ -50,6 +61,12 @@ json.dump(
             [entry[token].logprob for entry, token in zip(output.prompt_logprobs[1:], output.prompt_token_ids[1:])]
             for output in outputs
         ],
+        "traces": [
+            {name: values.tolist() for name, values in getattr(output.outputs[0], "token_trace", {}).items()}
+            for output in outputs
+        ],
+        "left": len(runner.model.decode_traces.kept),
+        "read": [read[place].tolist() for place in range(len(read))],
         "metrics": {metric.name: getattr(metric, "value", 0) for metric in engine.get_metrics()},
     },
     open(sys.argv[2], "w"),
@@ -57,16 +74,48 @@ json.dump(
 """
 
 
-def decode_with_v2(tmp_path: Path, prompts: list[list[int]], alphas: list[Any], **engine: Any) -> dict[str, Any]:
-    (tmp_path / "job.json").write_text(json.dumps({"engine": engine, "prompts": prompts, "alphas": alphas}))
+def decode_with_v2(
+    tmp_path: Path,
+    prompts: list[list[int]],
+    alphas: list[Any],
+    traces: list[int | None],
+    answers: Sequence[Answer] = (),
+    **engine: Any,
+) -> dict[str, Any]:
+    """traces: how many likeliest ids each request asks for. answers: those that are read afterwards."""
+    job = {"engine": engine, "prompts": prompts, "alphas": alphas, "traces": traces, "answers": answers}
+    (tmp_path / "job.json").write_text(json.dumps(job))
     (tmp_path / "decode.py").write_text(SCRIPT)
     env = {**os.environ, "TRITON_INTERPRET": "1", "VLLM_USE_V2_MODEL_RUNNER": "1"}
     command = [sys.executable, tmp_path / "decode.py", tmp_path / "job.json", tmp_path / "result.json"]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=1000)
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-4000:]
     result = json.loads((tmp_path / "result.json").read_text())
-    assert result["state"] == "RastModelState"
+    assert result["state"] == "RastModelState" and result["left"] == 0
     return result
+
+
+def assert_traces(
+    reference: ReferenceLLM, prompts: list[list[int]], alphas: list[Any], traces: list[int | None], result: Any
+) -> None:
+    """Of each request that asked, and of no other."""
+    for prompt, alpha, number, ids, trace in zip(
+        prompts, alphas, traces, result["answers"], result["traces"], strict=True
+    ):
+        if number is None:
+            assert trace == {}
+        else:
+            assert_decode_trace(reference, prompt, ids, trace, alpha, number)
+
+
+def read_by_reference(reference: ReferenceLLM, answer: Answer) -> np.ndarray:
+    """The numbers of a given answer from the reference's logits, [num_answer_tokens, num_columns]."""
+    text, start = [*answer.prompt_ids, *answer.answer_ids], len(answer.prompt_ids)
+    names = ("base", "positive", "negative")
+    logits = [reference.logits(text, name)[start - 1 : -1, : reference.vocab(i)] for i, name in enumerate(names)]
+    weights = parse_alpha(reference.config, answer.alpha).rows_at(np.arange(len(answer.answer_ids)))
+    tokens = torch.tensor(answer.answer_ids)
+    return trace_tokens(logits, torch.tensor(weights, dtype=torch.float32), tokens, reference.config).numpy()
 
 
 @pytest.fixture(scope="module")
@@ -81,8 +130,14 @@ def test_mixed_batch_chunks_and_preemption(tmp_path: Path, mix: tuple[dict[str, 
     alphas = [0, 0.5, 1, "positive", *SCHEDULES, *GATES, None, "base"]
     prompts = make_prompts(len(alphas), seed=50, shortest=20, longest=100)
     small = {"max_num_batched_tokens": 48, "max_num_seqs": 6, "num_gpu_blocks_override": 9, "block_size": 32}
-    result = decode_with_v2(tmp_path, prompts, alphas, **models, **small)
+    traces = [2, None, 0, 3, *[1, 2] * len(alphas)][: len(alphas)]
+    texts = make_prompts(5, seed=52, longest=90)
+    answers = [Answer(*some) for some in zip(prompts, [[7], *texts[1:]], [1, "base", 0.5, LATE, None], strict=False)]
+    result = decode_with_v2(tmp_path, prompts, alphas, traces, answers, **models, **small, token_traces=True)
     assert result["answers"] == expected(reference, prompts, alphas)
+    assert_traces(reference, prompts, alphas, traces, result)
+    for answer, got in zip(answers, result["read"], strict=True):
+        np.testing.assert_allclose(got, read_by_reference(reference, answer), rtol=2e-4, atol=2e-4)
     assert result["metrics"]["vllm:num_preemptions"] > 0
     for prompt, alpha, got in zip(prompts, alphas, result["prompt_logprobs"], strict=True):
         logprobs = reference.logits(prompt, alpha).log_softmax(-1)
@@ -96,6 +151,8 @@ def test_draft_model(tmp_path: Path, mix: tuple[dict[str, str], ReferenceLLM], r
     alphas = [0, 0.5, "positive", "base", 1, *SCHEDULES[:3], *GATES[:3]]
     prompts = make_prompts(len(alphas), seed=51)
     speculation = {"method": "draft_model", "model": random_models["base"], "num_speculative_tokens": 2}
-    result = decode_with_v2(tmp_path, prompts, alphas, **models, max_num_seqs=8, speculative_config=speculation)
+    traces = [2, None, *[1, 2] * len(alphas)][: len(alphas)]
+    result = decode_with_v2(tmp_path, prompts, alphas, traces, **models, max_num_seqs=8, speculative_config=speculation)
     assert result["answers"] == expected(reference, prompts, alphas)
+    assert_traces(reference, prompts, alphas, traces, result)
     assert result["metrics"]["vllm:spec_decode_num_accepted_tokens"] > 0

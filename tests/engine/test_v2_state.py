@@ -11,6 +11,8 @@ import torch
 from vllm.v1.worker.gpu.model_states.default import DefaultModelState
 
 from vllm_rast import RastConfig
+from vllm_rast.engine.decode_traces import Asked
+from vllm_rast.engine.token_traces import TraceRequest
 from vllm_rast.engine.v1_runner import TokenWeights
 from vllm_rast.engine.v2_state import RastModelState
 from vllm_rast.mix.alpha import MAX_POINTS, parse_alpha
@@ -26,11 +28,14 @@ def fake_model(max_tokens: int = 32) -> Any:
     return SimpleNamespace(token_weights=weights, token_gates=gates, rast_config=CONFIG)
 
 
-def request(alpha: Any, prompt: int = 1) -> Any:
+def request(alpha: Any, prompt: int = 1, name: str = "a", **more: Any) -> Any:
     """What both runners read: V1's CachedRequestState and V2's NewRequestData call the prompt's length differently."""
-    extra = None if alpha is None else {"alpha": alpha}
-    params = SimpleNamespace(extra_args=extra, seed=11)
-    return SimpleNamespace(sampling_params=params, num_prompt_tokens=prompt, prompt_len=prompt)
+    extra = more if alpha is None else {"alpha": alpha, **more}
+    params = SimpleNamespace(extra_args=extra or None, seed=11)
+    ids = list(range(prompt))
+    return SimpleNamespace(
+        req_id=name, sampling_params=params, num_prompt_tokens=prompt, prompt_len=prompt, prompt_token_ids=ids
+    )
 
 
 def fill(weights: TokenWeights, req_ids: list[str], requests: Any, counts: list[int], computed: list[int]) -> None:
@@ -221,6 +226,21 @@ def test_v2_spreads_gates_over_tokens(state: RastModelState) -> None:
     state.prepare_inputs(batch([3, 1], [4, 1], padded=8), None)
     assert model.token_gates[:5].tolist() == [[0, 0, 0]] * 4 + [[0.25, 0, 20]]
     assert model.token_weights[:4].tolist() == [[1, 2, -2]] * 4
+
+
+def test_v2_knows_whose_tokens_are_traced(state: RastModelState) -> None:
+    """Until a request ends; one that brings an answer has the schedule of its prompt proper."""
+    state.add_request(0, request(1, prompt=5, name="decodes", trace=3))
+    state.add_request(1, request(LATE, prompt=9, name="reads", token_trace={"key": 7, "start": 4, "last": 2}))
+    state.add_request(2, request(1, name="neither"))
+    state.apply_staged_writes()
+    assert state.asked == {"decodes": Asked(number=3, prompt=5)}
+    assert state.given == {"reads": (TraceRequest(key=7, start=4, last=2), list(range(9)))}
+    state.prepare_inputs(batch([1], [9], padded=9), None)
+    assert state.token_weights[:9].tolist() == wanted(LATE, 4, range(9))
+    for name in ("decodes", "reads", "neither"):
+        state.remove_request(name)
+    assert not state.asked and not state.given
 
 
 def test_v2_is_offered_to_the_runner() -> None:

@@ -28,7 +28,10 @@ What is used, and where (`tests/engine/test_vllm_contract.py` checks every name)
   others (`GroupCoordinator.broadcast`).
 - `cpu_rejection`: two mended functions of vLLM's `rejection_sampler`, for every drafter on a CPU.
 - `v2_state`: a `ModelState` of the V2 runner (CUDA's default) that does the same through `add_request`,
-  `prepare_inputs`. Reads `NewRequestData.prompt_len` and the batch's `positions`.
+  `prepare_inputs`, `remove_request`. Reads `NewRequestData.prompt_len` and `prompt_token_ids`, and the batch's
+  `positions`.
+- `v2_runner`: overrides `GPUModelRunner.sample` of the V2 runner for token traces. Reads the batch's `logits_indices`,
+  `cu_num_logits_np`, `num_computed_prefill_tokens_np`, `query_start_loc_np`, and `SamplerOutput.sampled_token_ids`.
 - `token_rows`: what both do with them; touches torch alone.
 - `worker`: `worker_cls`; the GPU worker's `_make_model_runner` and the CPU worker's `CPUModelRunner` name; after
   `compile_or_warm_up_model` the sums of `divergence` begin, which `collective_rpc("rast_trace")` reads.
@@ -37,6 +40,8 @@ What is used, and where (`tests/engine/test_vllm_contract.py` checks every name)
   `query_start_loc`, `input_batch.req_id_to_index` and each request's `num_computed_tokens` and `prompt_token_ids`;
   `SamplingParams.skip_reading_prefix_cache` keeps the cache from hiding rows. `collective_rpc("rast_token_traces")`
   takes what is finished.
+- `decode_traces`: in V1 what `_bookkeeping_sync` is given, `SamplerOutput.sampled_token_ids`. `taken_traces`: an
+  attribute of the front end's `InputProcessor` says that `collective_rpc("rast_decode_traces")` will be asked.
 - `patches`: two functions of vLLM are wrapped, because no public hook exists: `EngineArgs.create_engine_config`
   (checks before anything loads) and `InputProcessor.process_inputs` (checks of a request in the front end).
 - `serialization`: `MsgpackEncoder`, which writes every request for the engine's process.

@@ -34,8 +34,6 @@ def check_engine(vllm_config: VllmConfig) -> None:
     config = rast_config(vllm_config)
     assert config is not None
     check_features(vllm_config)
-    if config.token_traces and vllm_config.use_v2_model_runner:
-        raise UserError("token_traces: vLLM's V2 runner keeps none; set VLLM_USE_V2_MODEL_RUNNER=0 in the environment")
     members = member_model_configs(vllm_config, config)
     for source, member in zip(config.sources, members, strict=True):
         check_kv_layout(members[0], member, source.path)

@@ -76,7 +76,7 @@ class Ensemble(nn.Module):
         self.keeps_draft_logits = False  # the V1 runner says so for a step whose samples need them
         self.draft_logits: torch.Tensor | None = None  # the drafter's, of the rows that were mixed last
         self.token_traces = TokenTraces(config) if config.token_traces else None
-        self.decode_traces = DecodeTraces(4 * vllm_config.scheduler_config.max_num_seqs)
+        self.decode_traces = DecodeTraces(device)
         self.keeps_rows = False  # the V1 runner says so for a step with a request that asks for a trace
         self.rows: torch.Tensor | None = None  # those that were mixed last
 

@@ -19,12 +19,13 @@ from vllm.v1.engine.input_processor import InputProcessor
 
 from vllm_rast.engine.checks import check_engine
 from vllm_rast.engine.dead_engine import tell_of_death
-from vllm_rast.engine.decode_traces import check_decode_trace
+from vllm_rast.engine.decode_traces import check_decode_trace, wanted_trace
 from vllm_rast.engine.members import normalise_alpha, normalise_speculate, rast_config, skips_idle_models
 from vllm_rast.engine.names import LOAD_FORMAT, WORKER_CLS
 from vllm_rast.engine.requests import check_allowed
 from vllm_rast.engine.serialization import unwritable_field
 from vllm_rast.engine.speculation import ask_for_drafts
+from vllm_rast.engine.taken_traces import note_request
 from vllm_rast.engine.token_traces import FIELD, check_trace
 from vllm_rast.errors import UserError
 from vllm_rast.kernels.select import prepare
@@ -126,6 +127,7 @@ def checking_requests(process_inputs: Any) -> Any:
         if config is None or not isinstance(params, SamplingParams):
             return process_inputs(self, request_id, prompt, params, *args, **kwargs)
         used = models_of_request(config, self.vllm_config, params)
+        traced = wanted_trace(params) is not None
         request = process_inputs(self, request_id, prompt, params, *args, **kwargs)
         if (field := unwritable_field(request)) is not None:
             raise RequestError(field, parameter=field.partition(":")[0])
@@ -137,6 +139,11 @@ def checking_requests(process_inputs: Any) -> Any:
                 raise RequestError(str(error)) from None
             # A cached block has no rows to read.
             request.sampling_params.skip_reading_prefix_cache = True
+        if traced:
+            try:
+                note_request(self, request_id, request.resumable)
+            except UserError as error:
+                raise RequestError(str(error)) from None
         if skips_idle_models():
             if request.resumable and not all(used):
                 raise RequestError(

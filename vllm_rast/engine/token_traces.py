@@ -6,6 +6,7 @@ prompt. Nothing of it is decoded but one token that nobody looks at.
 
 from __future__ import annotations
 
+from collections.abc import Container, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -62,6 +63,31 @@ def check_trace(config: RastConfig, params: Any, num_tokens: int, vocab: int) ->
             raise UserError(f"{FIELD}.{name}: expected an integer from {low} to {high}, got {shown(value)}")
 
 
+class Given(NamedTuple):
+    """A request of a step that brings an answer to read. tokens: of its prompt, which the answer but for its last token
+    is part of. begin: how many of them earlier steps computed. new: how many this one does. row: the first of those
+    among the step's rows."""
+
+    req_id: str
+    asked: TraceRequest
+    tokens: Sequence[int]
+    begin: int
+    new: int
+    row: int
+
+    @property
+    def length(self) -> int:
+        """The answer's."""
+        return len(self.tokens) - self.asked.start + 1
+
+    @property
+    def computed(self) -> range:
+        """Whose rows this step has, by their places in the prompt: the row before an answer's first token says what
+        it is."""
+        first = max(self.begin, self.asked.start - 1)
+        return range(first, min(self.begin + self.new, len(self.tokens)))
+
+
 class TokenTraces:
     """Keeps each request's numbers, [num_answer_tokens, num_columns], until somebody takes them.
 
@@ -73,43 +99,28 @@ class TokenTraces:
         self.running: dict[str, np.ndarray] = {}
         self.finished: list[tuple[int, np.ndarray]] = []
 
-    def read(self, ensemble: Ensemble, hidden: torch.Tensor, scheduled: dict[str, int], runner: Any) -> None:
-        """Reduce this step's rows of the answers that were asked for.
+    def read(self, ensemble: Ensemble, hidden: torch.Tensor, given: Sequence[Given], running: Container[str]) -> None:
+        """Reduce this step's rows of answers.
 
-        hidden: the ensemble's rows, [num_tokens, ...]. scheduled: each request's number of tokens in this step.
+        hidden: the ensemble's rows, [num_tokens, ...]. given: the step's requests that ask. running: all requests.
         """
-        parts = [part for req_id, count in scheduled.items() if (part := self.part_of(req_id, count, runner))]
-        if not parts:
+        self.running = {req_id: kept for req_id, kept in self.running.items() if req_id in running}
+        given = [one for one in given if one.computed]
+        if not given:
             return
-        rows = to_device(np.concatenate([part.rows for part in parts]), hidden.device)
-        tokens = to_device(np.concatenate([part.tokens for part in parts]), hidden.device)
-        numbers = self.reduce(ensemble, hidden, rows, tokens)
+        rows = np.concatenate([np.array(one.computed) - one.begin + one.row for one in given])
+        tokens = [token for one in given for token in following(one)]
+        device = hidden.device
+        numbers = self.reduce(ensemble, hidden, to_device(rows, device), to_device(np.array(tokens), device))
         if numbers is None:  # a rank that does not sample
             return
-        ends = np.cumsum([len(part.rows) for part in parts])
-        for part, some in zip(parts, np.split(numbers, ends[:-1]), strict=True):
-            kept = self.running.setdefault(part.req_id, np.full((part.length, self.num_columns), np.nan, np.float32))
-            kept[part.first : part.first + len(some)] = some
-            if part.first + len(some) == part.length:
-                self.finished.append((part.key, self.running.pop(part.req_id)))
-        self.running = {req_id: kept for req_id, kept in self.running.items() if req_id in runner.requests}
-
-    def part_of(self, req_id: str, count: int, runner: Any) -> Part | None:
-        """What this step computes of a request's answer; None for nothing, or a request without a trace."""
-        request = runner.requests[req_id]
-        asked = trace_request(request.sampling_params)
-        if asked is None:
-            return None
-        length = request.num_prompt_tokens - asked.start + 1
-        begin = request.num_computed_tokens
-        first = max(begin, asked.start - 1)  # the row before the answer's first token says what it is
-        end = min(begin + count, request.num_prompt_tokens)
-        if first >= end:
-            return None
-        offset = int(runner.query_start_loc.np[runner.input_batch.req_id_to_index[req_id]]) - begin
-        following = [*request.prompt_token_ids[first + 1 : end + 1], asked.last][: end - first]
-        rows = np.arange(first + offset, end + offset)
-        return Part(req_id, asked.key, length, first - (asked.start - 1), rows, np.array(following, dtype=np.int64))
+        ends = np.cumsum([len(one.computed) for one in given])
+        for one, some in zip(given, np.split(numbers, ends[:-1]), strict=True):
+            kept = self.running.setdefault(one.req_id, np.full((one.length, self.num_columns), np.nan, np.float32))
+            first = one.computed.start - (one.asked.start - 1)
+            kept[first : first + len(some)] = some
+            if first + len(some) == one.length:
+                self.finished.append((one.asked.key, self.running.pop(one.req_id)))
 
     def reduce(
         self, ensemble: Ensemble, hidden: torch.Tensor, rows: torch.Tensor, tokens: torch.Tensor
@@ -141,12 +152,7 @@ class TokenTraces:
         return [(key, numbers.tobytes()) for key, numbers in finished]
 
 
-class Part(NamedTuple):
-    """The rows that one step computes of one answer. length: the answer's. first: the first row's place in it."""
-
-    req_id: str
-    key: int
-    length: int
-    first: int
-    rows: np.ndarray
-    tokens: np.ndarray
+def following(given: Given) -> list[int]:
+    """The token after each row that a step computes of an answer."""
+    places = given.computed
+    return [*given.tokens[places.start + 1 : places.stop + 1], given.asked.last][: len(places)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -9,17 +10,15 @@ import torch
 from vllm.v1.worker.cpu_model_runner import CPUModelRunner
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
-from vllm_rast.engine.decode_traces import wanted_trace
+from vllm_rast.engine.decode_traces import Asked, Step, wanted_trace
 from vllm_rast.engine.ensemble import Ensemble
 from vllm_rast.engine.members import requested_alpha, skips_idle_models
 from vllm_rast.engine.token_gates import stack_gates, write_token_gates
 from vllm_rast.engine.token_rows import stack_points, to_device, write_token_rows
-from vllm_rast.engine.token_traces import trace_request
+from vllm_rast.engine.token_traces import Given, trace_request
 from vllm_rast.engine.v1_speculation import SpeculatingMixin
 from vllm_rast.mix.alpha import parse_alpha
 from vllm_rast.mix.schedule import models_used
-
-VALID_TOKENS = 3  # the place of the tokens that count, [num_reqs] lists, in what V1's _bookkeeping_sync returns
 
 
 class TokenWeights:
@@ -104,36 +103,63 @@ class RastRunnerMixin(SpeculatingMixin):
     input_batch: Any
     requests: dict[str, Any]
     req_indices: Any
+    query_start_loc: Any
     positions: torch.Tensor
+    discard_request_mask: Any
     _token_weights: TokenWeights | None = None
+    _row_positions: torch.Tensor  # of the rows that are sampled from, in steps with a request that asks for a trace
 
     def _prepare_inputs(self, scheduler_output: Any, num_scheduled_tokens: np.ndarray) -> Any:
         prepared = super()._prepare_inputs(scheduler_output, num_scheduled_tokens)  # type: ignore[misc]
+        ensemble = self.get_model()  # type: ignore[attr-defined]
         if self._token_weights is None:
-            self._token_weights = TokenWeights(self.get_model())  # type: ignore[attr-defined]
+            self._token_weights = TokenWeights(ensemble)
         req_ids = self.input_batch.req_ids[: self.input_batch.num_reqs]
         total = scheduler_output.total_num_scheduled_tokens
         self._token_weights.fill(req_ids, self.requests, self.req_indices.gpu[:total], self.positions[:total])
+        if ensemble.keeps_rows:
+            self._row_positions = self.positions[prepared[0]]
         return prepared
 
     def _get_prompt_logprobs_dict(self, hidden_states: torch.Tensor, num_scheduled_tokens: dict[str, int]) -> Any:
         """Where V1 looks at the rows of a prompt, on every rank; token traces look at them here too."""
         ensemble = self.get_model()  # type: ignore[attr-defined]
         if ensemble.token_traces is not None:
-            ensemble.token_traces.read(ensemble, hidden_states, num_scheduled_tokens, self)
+            given = list(self.given_answers(num_scheduled_tokens))
+            ensemble.token_traces.read(ensemble, hidden_states, given, self.requests)
         return super()._get_prompt_logprobs_dict(hidden_states, num_scheduled_tokens)  # type: ignore[misc]
 
-    def _bookkeeping_sync(self, scheduler_output: Any, *args: Any, **kwargs: Any) -> Any:
-        """Where V1 knows which tokens of a step count; a step has a row for each request and for each of its drafts."""
+    def given_answers(self, num_scheduled_tokens: dict[str, int]) -> Iterator[Given]:
+        """The requests of this step whose answers are to be read."""
+        starts, places = self.query_start_loc.np, self.input_batch.req_id_to_index
+        for req_id, count in num_scheduled_tokens.items():
+            request = self.requests[req_id]
+            asked = trace_request(request.sampling_params)
+            if asked is not None:
+                begin, tokens = request.num_computed_tokens, request.prompt_token_ids
+                yield Given(req_id, asked, tokens, begin, count, int(starts[places[req_id]]))
+
+    def _bookkeeping_sync(self, scheduler_output: Any, sampler_output: Any, *args: Any, **kwargs: Any) -> Any:
+        """Where V1 notes what a step chose; a step has a row for each request and for each of its drafts."""
         ensemble = self.get_model()  # type: ignore[attr-defined]
         rows = ensemble.take_rows()
-        kept = super()._bookkeeping_sync(scheduler_output, *args, **kwargs)  # type: ignore[misc]
         if rows is not None:
-            req_ids, drafts = self.input_batch.req_ids, scheduler_output.scheduled_spec_decode_tokens
-            counts = [1 + len(drafts.get(req_id, ())) for req_id in req_ids]
-            tokens = dict(zip(req_ids, kept[VALID_TOKENS], strict=True))
-            ensemble.decode_traces.note(ensemble, rows, counts, tokens, self.requests)
-        return kept
+            self.note_traces(ensemble, rows, scheduler_output, sampler_output.sampled_token_ids)
+        return super()._bookkeeping_sync(scheduler_output, sampler_output, *args, **kwargs)  # type: ignore[misc]
+
+    def note_traces(self, ensemble: Ensemble, rows: torch.Tensor, scheduler_output: Any, tokens: torch.Tensor) -> None:
+        """tokens: ids, [num_reqs, up to 1 + drafts], filled up with -1."""
+        req_ids, drafts = self.input_batch.req_ids, scheduler_output.scheduled_spec_decode_tokens
+        counts = np.array([1 + len(drafts.get(req_id, ())) for req_id in req_ids])
+        finished = to_device(~self.discard_request_mask.np[: len(req_ids)], tokens.device)  # of their prompts
+        asked = {
+            req_id: Asked(number, self.requests[req_id].num_prompt_tokens)
+            for req_id in req_ids
+            if (number := wanted_trace(self.requests[req_id].sampling_params)) is not None
+        }
+        step = Step(req_ids, counts, tokens, (tokens >= 0) & finished[:, None], self._row_positions)
+        ensemble.decode_traces.note(ensemble, rows, step, asked)
+        ensemble.decode_traces.forget(self.requests)
 
     def _update_streaming_request(self, req_id: str, new_req_data: Any) -> Any:
         """A session goes on under the same id with a longer prompt and parameters of its own."""

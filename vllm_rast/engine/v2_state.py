@@ -1,4 +1,7 @@
-"""The V2 runner's side: the requests' weights kept on the device, spread over the tokens there."""
+"""The V2 runner's side: the requests' weights kept on the device, spread over the tokens there.
+
+And on the host, of requests that ask for token traces, what a trace needs of them.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,11 @@ from torch import nn
 from vllm.config import VllmConfig
 from vllm.v1.worker.gpu.model_states.default import DefaultModelState
 
+from vllm_rast.engine.decode_traces import Asked, wanted_trace
 from vllm_rast.engine.members import requested_alpha
 from vllm_rast.engine.token_gates import write_token_gates
 from vllm_rast.engine.token_rows import stack_points, to_device, write_token_rows
+from vllm_rast.engine.token_traces import TraceRequest, trace_request
 from vllm_rast.mix.alpha import MAX_POINTS, parse_alpha
 from vllm_rast.mix.gate import OPEN
 from vllm_rast.mix.schedule import num_columns
@@ -37,19 +42,37 @@ class RastModelState(DefaultModelState):
         self.gates = to_device(OPEN.line(None)[None], device).repeat(self.max_num_reqs, 1)
         self.gated = np.zeros(self.max_num_reqs, dtype=bool)
         self.staged_gates: dict[int, np.ndarray] = {}
+        self.asked: dict[str, Asked] = {}  # requests whose tokens are traced
+        self.given: dict[str, tuple[TraceRequest, list[int]]] = {}  # requests to be read, with their prompts' tokens
 
     def add_request(self, req_index: int, new_req_data: Any) -> None:
         """vLLM adds a resumed request again, with the prompt alone as its prompt."""
         super().add_request(req_index, new_req_data)
-        alpha = requested_alpha(new_req_data.sampling_params)
-        schedule = parse_alpha(self.model.rast_config, alpha)  # type: ignore[arg-type]
-        self.staged[req_index] = schedule.points(new_req_data.prompt_len)
+        params = new_req_data.sampling_params
+        schedule = parse_alpha(self.model.rast_config, requested_alpha(params))  # type: ignore[arg-type]
+        prompt = self.prompt_of(new_req_data)
+        self.staged[req_index] = schedule.points(prompt)
         if schedule.gate is not None:
-            seed = getattr(new_req_data.sampling_params, "seed", None)
-            self.staged_gates[req_index] = schedule.gate.line(seed, new_req_data.prompt_len)
+            self.staged_gates[req_index] = schedule.gate.line(getattr(params, "seed", None), prompt)
         elif self.gated[req_index]:
             self.staged_gates[req_index] = OPEN.line(None)
         self.gated[req_index] = schedule.gate is not None
+
+    def prompt_of(self, new_req_data: Any) -> int:
+        """The length of a request's prompt proper, from which schedules count; notes what traces need of it."""
+        params, req_id = new_req_data.sampling_params, new_req_data.req_id
+        if (number := wanted_trace(params)) is not None:
+            self.asked[req_id] = Asked(number, new_req_data.prompt_len)
+        if (asked := trace_request(params)) is not None:
+            self.given[req_id] = asked, new_req_data.prompt_token_ids
+            return asked.start
+        return new_req_data.prompt_len
+
+    def remove_request(self, req_id: str) -> None:
+        """A request ended, or was preempted."""
+        super().remove_request(req_id)
+        self.asked.pop(req_id, None)
+        self.given.pop(req_id, None)
 
     def apply_staged_writes(self) -> None:
         super().apply_staged_writes()

@@ -47,7 +47,7 @@ class TracingMixin:
             raise UserError(f"token_traces: this engine keeps none; start it with {option}")
         return traces.take()
 
-    def rast_decode_traces(self, request_ids: list[str]) -> list[tuple[str, int, bytes]]:
+    def rast_decode_traces(self, request_ids: list[str]) -> list[tuple[str, int, int, bytes]]:
         """The traces of finished requests; see `DecodeTraces.take`. For `collective_rpc`: every rank the same."""
         traces = getattr(self.get_model(), "decode_traces", None)  # type: ignore[attr-defined]
         return [] if traces is None else traces.take(request_ids)
@@ -60,21 +60,32 @@ if current_platform.is_cpu():
     from vllm_rast.engine.v1_runner import RastCPUModelRunner
 
     class RastWorker(TracingMixin, cpu_worker.CPUWorker):
-        """The CPU worker builds its V1 runner by a name in its module, which is replaced while it does."""
+        """The CPU worker builds its runner by a name in a module, which is replaced while it does."""
 
         def init_device(self) -> None:
             mend_rejection_sampling()
-            with patch.object(cpu_worker, "CPUModelRunner", RastCPUModelRunner):
+            with self.our_runner():
                 super().init_device()
+
+        def our_runner(self) -> Any:
+            if not self.use_v2_model_runner:
+                return patch.object(cpu_worker, "CPUModelRunner", RastCPUModelRunner)
+            from vllm.v1.worker.cpu import model_runner
+
+            from vllm_rast.engine.v2_runner import RastCPUModelRunnerV2
+
+            return patch.object(model_runner, "CPUModelRunner", RastCPUModelRunnerV2)
 
 else:
 
     class RastWorker(TracingMixin, Worker):  # type: ignore[no-redef]
-        """V2 needs no runner of ours: it asks the ensemble for its ModelState."""
+        """The GPU worker asks for its runner."""
 
         def _make_model_runner(self) -> Any:
             if self.use_v2_model_runner:
-                return super()._make_model_runner()
+                from vllm_rast.engine.v2_runner import RastGPUModelRunnerV2
+
+                return RastGPUModelRunnerV2(self.vllm_config, self.device)
             from vllm_rast.engine.v1_runner import RastGPUModelRunner
 
             return RastGPUModelRunner(self.vllm_config, self.device)

@@ -8,8 +8,8 @@ FIELD = "trace"
 MAX_LIKELIEST = 20
 
 
-def check_likeliest(value: object, option: str = FIELD) -> int:
-    """Return a number of likeliest ids. Raises UserError unless it is an integer from 0 to MAX_LIKELIEST."""
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_LIKELIEST:
-        raise UserError(f"{option}: expected an integer from 0 to {MAX_LIKELIEST}, got {shown(value)}")
+def check_likeliest(value: object, option: str = FIELD, most: int = MAX_LIKELIEST) -> int:
+    """Return a number of likeliest ids. Raises UserError unless it is an integer from 0 to `most`."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
+        raise UserError(f"{option}: expected an integer from 0 to {most}, got {shown(value)}")
     return value

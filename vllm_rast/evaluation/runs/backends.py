@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import socket
 from collections.abc import Generator, Iterable, Iterator
@@ -45,10 +44,8 @@ def loading(models: RastConfig) -> Iterator[None]:
         raise UserError(f"vLLM's options: {reason_of(error)}") from error
 
 
-def start_llm(models: RastConfig, engine: dict[str, Any], only_v1: bool = False) -> RastLLM:
-    """An engine of a mix. only_v1: with what only vLLM's V1 runner has, as token traces are."""
-    if only_v1 or models.token_traces:
-        os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")
+def start_llm(models: RastConfig, engine: dict[str, Any]) -> RastLLM:
+    """An engine of a mix."""
     set_environment(models)
     from vllm_rast import RastLLM
 
@@ -71,7 +68,7 @@ class VllmBackend:
     trace: int | None = None
 
     def __init__(self, plan: Plan):
-        self.llm = start_llm(plan.models, plan.engine, only_v1=plan.trace is not None)
+        self.llm = start_llm(plan.models, plan.engine)
         from vllm_rast.engine.members import skips_idle_models
 
         self.rows_apart = skips_idle_models() and plan.trace is None  # a trace uses all models anyway
