@@ -18,6 +18,8 @@ from vllm_rast.cli import report as command
 from vllm_rast.errors import UserError
 from vllm_rast.evaluation.reports import against_paper, paper, plots, report, tables
 from vllm_rast.evaluation.reports import page as pages
+from vllm_rast.evaluation.reports.findings import FILE, Found, findings_text
+from vllm_rast.evaluation.reports.tables import Table
 from vllm_rast.evaluation.scores.evaluate import Evaluation, evaluate_runs
 from vllm_rast.evaluation.scores.intervals import Interval
 from vllm_rast.evaluation.scores.metric import MAJ_AT_K, METRICS, PASS_AT_K, of_counts
@@ -179,6 +181,25 @@ def test_the_page_of_tokens_is_a_section_of_the_report(run, evaluation):
     assert make_report(run) == 0
     html = (run / "report.html").read_text()
     assert Scripts(html).loaded == [] and len(Scripts(html).scripts) == 3
+
+
+def test_the_analyses_are_a_section_of_the_report(run, evaluation, capsys):
+    assert 'id="analysis"' not in pages.page(evaluation)
+    (run / "analysis").mkdir()
+    first, second = Table("the <most> important", ["row", "a"], [["<b>", "1 %"]]), Table("second", ["row"], [["x"]])
+    (run / "analysis" / FILE).write_text(findings_text([Found(first), Found(second, "second")]))
+    (run / "analysis" / "second.png").write_bytes(b"a picture")
+    assert make_report(run) == 0
+    html = (run / "report.html").read_text()
+    assert html.count("&lt;b&gt;") == 1 and "<b>" not in html and 'id="analysis"' in html
+    assert Scripts(html).loaded == ["data:image/png;base64,YSBwaWN0dXJl"] and "img-src data:" in html
+    text = (run / "report.md").read_text()
+    assert "demo: the <most> important" in text and "| <b> | 1 % |" in text and "second" not in text
+    (run / "analysis" / "second.png").unlink()
+    assert Scripts(pages.page(evaluation)).loaded == []
+    (run / "analysis" / FILE).write_text('[{"title": 3}]')
+    with pytest.raises(UserError, match=rf"{FILE}: damaged; run `vllm-rast analyze` again"):
+        make_report(run)
 
 
 @pytest.fixture(scope="module")

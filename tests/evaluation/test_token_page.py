@@ -18,7 +18,7 @@ from traced import COLUMNS, make_table, numbers_of
 
 from vllm_rast.evaluation.analysis import token_page as pages
 from vllm_rast.evaluation.analysis.table import TraceTable
-from vllm_rast.evaluation.analysis.token_page import NO_NUMBER, packed, page_data, thousandths, token_page
+from vllm_rast.evaluation.analysis.token_page import NO_NUMBER, in_parts, packed, page_data, scale_of, token_page
 from vllm_rast.evaluation.runs.folder import Key
 from vllm_rast.evaluation.tasks.benchmark import Problem
 
@@ -71,7 +71,8 @@ def test_the_numbers_are_there() -> None:
         assert len(found) == len(COLUMNS) + 1
         for name, values in found.items():
             if values.dtype == np.int16:
-                np.testing.assert_allclose(values / 1000, table[name][inside], atol=5e-4)
+                scale = data["scales"][name]
+                np.testing.assert_allclose(values / scale, table[name][inside], atol=0.5 / scale + 1e-6)
             else:
                 np.testing.assert_array_equal(values, table[name][inside])
     known = {int(token) for name in ("token", "base_argmax", "mix_argmax") for token in table[name]}
@@ -79,7 +80,7 @@ def test_the_numbers_are_there() -> None:
 
 
 def test_numbers_that_do_not_fit() -> None:
-    assert thousandths(np.array([0.1234, -math.inf, 99.0, math.nan, -0.0004])).tolist() == [
+    assert in_parts(np.array([0.1234, -math.inf, 99.0, math.nan, -0.0004])).tolist() == [
         123,
         -32767,
         32767,
@@ -88,8 +89,12 @@ def test_numbers_that_do_not_fit() -> None:
     ]
     table, _, _ = tables()
     table.columns["mix_rank"][0] = 151_936
-    found = unpacked(packed(table, slice(0, 4), []), table.models, [], 4)
+    found = unpacked(packed(table, slice(0, 4), {}), table.models, [], 4)
     assert found["mix_rank"][0] == 65_535
+    sizes = np.array([3, 327.66, np.nan, np.inf])
+    assert scale_of("delta_size", sizes) == 100 and scale_of("delta", -sizes[:1]) == 1000
+    assert scale_of("delta_cosine_ceiling", sizes) == scale_of("base_logprob", sizes) == 1000
+    assert in_parts(sizes, 100).tolist() == [300, 32_766, NO_NUMBER, 32_767]
 
 
 def test_more_answers_than_a_page_holds(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +153,7 @@ def test_two_answers_beside_each_other(page: Any) -> None:
     assert page.locator("span.shared").all_text_contents() == [" we", " check"] * 2
     assert page.locator("span.parts").all_text_contents() == [VOCABULARY[0], " then"]
     assert chosen(page).endswith("token 3 of 5"), "it opens where they part"
-    assert page.locator("#details tbody tr").count() == 2
+    assert page.locator("#details table").first.locator("tbody tr").count() == 2
 
 
 def test_the_keyboard(page: Any) -> None:

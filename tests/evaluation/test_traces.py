@@ -192,7 +192,7 @@ def test_the_command(run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     names = {path.name for path in (run / "analysis").iterdir()}
     stems = ["path_coverage", "sparsity", "moved_tokens", "entropy", "reasoning_words", "repairs"]
     wanted = {f"{stem}.{suffix}" for stem in stems for suffix in ("csv", "png", "svg")}
-    assert names == wanted | {"analysis.md", "tokens.html"}
+    assert names == wanted | {"analysis.md", "findings.json", "tokens.html"}
     pictures = {path: path.read_bytes() for path in (run / "analysis").iterdir()}
     assert main(command) == 0
     again = capsys.readouterr()

@@ -4,8 +4,8 @@ The page needs no network, and its content security policy forbids any request. 
 answer's numbers are compressed, and decoded when it is chosen, so hundreds of long answers open at once:
 
     deflate, then base64, of columns one after the other: the ids as int32, each model's likeliest ids as int32, its
-    ranks as uint16 (65,535 and more are 65,535), everything else in thousandths as int16 (beyond 32.767 cut off;
-    -32,768 is no number)
+    ranks as uint16 (65,535 and more are 65,535), everything else as int16 in thousandths, or in the parts that the
+    page's `scales` name (beyond 32,767 of them cut off; -32,768 is no number)
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from vllm_rast.evaluation.tasks.benchmark import Problem
 
 MAX_TOKENS = 1_000_000  # of all answers; a page of so many has about 40 MB
 NO_NUMBER = -32_768
+SCALES = (1000, 100, 10, 1)
 ROOM = "vllm_rast.evaluation.analysis"
 
 
@@ -56,9 +57,11 @@ def page_data(
     questions = list(dict.fromkeys((key.benchmark, key.problem) for key in table.answers[:kept]))
     place = {question: i for i, question in enumerate(questions)}
     rows = table.rows
+    scales = {name: scale_of(name, table[name][:end]) for name in numbers}
     return {
         "models": table.models,
         "numbers": numbers,
+        "scales": scales,
         "rows": rows,
         "texts": {token: table.text(token) for token in known},
         "questions": [
@@ -73,28 +76,37 @@ def page_data(
                 "sample": key.sample,
                 "right": right.get(key),
                 "tokens": int(table.lengths[i]),
-                "data": packed(table, slice(int(table.starts[i]), int(table.starts[i + 1])), numbers),
+                "data": packed(table, slice(int(table.starts[i]), int(table.starts[i + 1])), scales),
             }
             for i, key in enumerate(table.answers[:kept])
         ],
     }
 
 
-def packed(table: TraceTable, inside: slice, numbers: list[str]) -> str:
+def scale_of(name: str, values: NDArray) -> int:
+    """Into how many parts a column's unit is cut. Differences of logits grow with the vocabulary; of probabilities,
+    entropies and divergences nothing beyond 32 tells more."""
+    if not name.startswith("delta") or "cosine" in name:
+        return SCALES[0]
+    largest = np.abs(values[np.isfinite(values)]).max(initial=0)
+    return next((scale for scale in SCALES if largest * scale < -NO_NUMBER - 1), SCALES[-1])
+
+
+def packed(table: TraceTable, inside: slice, scales: Mapping[str, int]) -> str:
     """One answer's columns, as the module says."""
     parts = [table["token"][inside].astype("<i4")]
     parts += [table[f"{model}_argmax"][inside].astype("<i4") for model in table.models]
     parts += [np.minimum(table[f"{model}_rank"][inside], 65_535).astype("<u2") for model in table.models]
-    parts += [thousandths(table[name][inside]) for name in numbers]
+    parts += [in_parts(table[name][inside], scale) for name, scale in scales.items()]
     compress = zlib.compressobj(9, wbits=-15)
     data = compress.compress(b"".join(part.tobytes() for part in parts)) + compress.flush()
     return base64.b64encode(data).decode()
 
 
-def thousandths(values: NDArray) -> NDArray[np.int16]:
-    """Numbers in thousandths, cut off at what an int16 holds."""
+def in_parts(values: NDArray, scale: int = SCALES[0]) -> NDArray[np.int16]:
+    """Numbers in thousandths, or other parts, cut off at what an int16 holds."""
     with np.errstate(invalid="ignore"):
-        cut = np.clip(np.rint(values.astype(np.float64) * 1000), NO_NUMBER + 1, -NO_NUMBER - 1)
+        cut = np.clip(np.rint(values.astype(np.float64) * scale), NO_NUMBER + 1, -NO_NUMBER - 1)
     return np.where(np.isnan(cut), NO_NUMBER, cut).astype("<i2")
 
 

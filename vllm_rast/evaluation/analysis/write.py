@@ -22,6 +22,7 @@ from vllm_rast.evaluation.analysis.similarity import similarity
 from vllm_rast.evaluation.analysis.sparsity import sparsity
 from vllm_rast.evaluation.analysis.table import TraceTable
 from vllm_rast.evaluation.analysis.token_page import token_page
+from vllm_rast.evaluation.reports.findings import FILE, Found, findings_text
 from vllm_rast.evaluation.reports.tables import Table, markdown, to_rich
 from vllm_rast.evaluation.runs.folder import Key, RunFolder, Sample
 from vllm_rast.evaluation.runs.jsonl import write_atomically
@@ -54,6 +55,7 @@ def analyze(reading: Reading, traces: Path, out: Path, words: Words) -> list[Pat
     problems = {(problem.benchmark, problem.id): problem for problem in folder.problems()}
     texts = {
         "analysis.md": page(found, title),
+        FILE: findings_text(sections(found)),
         "tokens.html": token_page(table, problems, grades.right if grades else None, title),
     }
     for name, text in texts.items():
@@ -103,6 +105,11 @@ def mixing_rows(folder: RunFolder, reading: Reading) -> list[str]:
     """The rows that mix, `rast` first."""
     mixing = [row for row, entry in folder.config["rows"].items() if mixes(entry["alpha"], reading.models)]
     return sorted(mixing, key=lambda row: row != "rast")
+
+
+def sections(found: Sequence[Finding]) -> list[Found]:
+    """The same for the run's report."""
+    return [Found(overview(found)), *(Found(one.table, one.name if one.panels else None) for one in found)]
 
 
 def print_tables(found: Sequence[Finding]) -> None:

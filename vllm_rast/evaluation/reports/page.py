@@ -14,6 +14,7 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
+from vllm_rast.evaluation.reports.findings import picture, read_findings
 from vllm_rast.evaluation.reports.report import NOTE, comparison_lines, formulas, settings, tables, tier_line, warnings
 from vllm_rast.evaluation.reports.tables import Table
 from vllm_rast.evaluation.scores.evaluate import Evaluation
@@ -38,9 +39,22 @@ def page(evaluation: Evaluation, tokens: str | None = None) -> str:
         comparisons="\n".join(f"<li>{escape(line)}</li>" for line in comparison_lines(evaluation.pooled)),
         note=escape(f"{NOTE} {tier_line(evaluation)}."),
         warnings="\n".join(f'<p class="warning">{escape(line)}</p>' for line in warnings(evaluation)),
+        findings=findings_section(evaluation),
         tokens="" if tokens is None else token_section(tokens),
         data=script_json(page_data(evaluation)),
     )
+
+
+def findings_section(evaluation: Evaluation) -> str:
+    """The analyses of a single run, opened when they are asked for; nothing if nobody has looked."""
+    run = evaluation.runs[0].path
+    found = read_findings(run) if len(evaluation.runs) == 1 else []
+    if not found:
+        return ""
+    parts = ['<details id="analysis"><summary>Why: what the mix does to the tokens</summary>']
+    for one in found:
+        parts += [html_table(one.table), picture(run, one.plot, one.table.title) if one.plot else ""]
+    return "\n".join([*parts, "</details>"])
 
 
 def token_section(tokens: str) -> str:

@@ -7,6 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from vllm_rast.evaluation.reports.against_paper import paper_table
+from vllm_rast.evaluation.reports.findings import FOLDER, read_findings
 from vllm_rast.evaluation.reports.tables import Table, half_width, markdown, percent, points, to_rich, with_interval
 from vllm_rast.evaluation.scores.evaluate import Evaluation
 from vllm_rast.evaluation.scores.metric import METRICS
@@ -187,6 +188,10 @@ def markdown_report(evaluation: Evaluation, against_paper: bool = False) -> str:
     for name, summary in evaluation.benchmarks.items():
         table = curve_table(f"{name}: against k", summary)
         parts += [f"## {table.title}", markdown(table)]
+    for run in evaluation.runs:
+        if found := read_findings(run.path):
+            table = found[0].table
+            parts += [f"## {run.path.name}: {table.title}", markdown(table), f"More in `{run.path / FOLDER}`."]
     if against_paper:
         table, notes = paper_table(evaluation)
         parts += [f"## {table.title}", markdown(table), "\n".join(f"- {note}" for note in notes)]

@@ -6,19 +6,20 @@ import os
 from pathlib import Path
 
 from vllm_rast.errors import UserError
+from vllm_rast.evaluation.reports.findings import FOLDER
 from vllm_rast.evaluation.reports.page import page
 from vllm_rast.evaluation.reports.plots import write_curves
 from vllm_rast.evaluation.reports.report import json_text, markdown_report
 from vllm_rast.evaluation.runs.jsonl import write_atomically
 from vllm_rast.evaluation.scores.evaluate import Evaluation
 
-TOKEN_PAGE = Path("analysis", "tokens.html")  # where `vllm-rast analyze` leaves it
+TOKEN_PAGE = FOLDER / "tokens.html"  # where `vllm-rast analyze` leaves it
 
 
 def write_report(evaluation: Evaluation, folder: str | os.PathLike[str], *, against_paper: bool = False) -> list[Path]:
     """Write report.md, .json, .html and the plots into `folder`; returns their paths.
 
-    The page of a single run holds that of its tokens, if `vllm-rast analyze` has made one.
+    The page of a single run holds what `vllm-rast analyze` has found, and its page of tokens.
 
     Raises:
         UserError: the folder cannot be made.

@@ -36,7 +36,17 @@ function fill(select, options, value) {
 
 const clipped = (text, length) => (text.length > length ? `${text.slice(0, length)}…` : text);
 const text = (id) => D.texts[id] ?? "";
-const number = (value) => (Number.isNaN(value) ? "" : value.toFixed(3).replace("-", "−"));
+const number = (value, name = "") => {
+  const parts = D.scales[name] ?? 1000; // the page has no finer numbers, and none beyond 32,767 of them
+  const beyond = Math.abs(value) * parts > 32766.5 ? (value > 0 ? "≥ " : "≤ ") : "";
+  return Number.isNaN(value) ? "" : beyond + value.toFixed(Math.log10(parts)).replace("-", "−");
+};
+const TITLES = {
+  kl_mix_base: "KL(mix, base), nats", js_mix_base: "JS(mix, base), nats", js_ceiling_base: "JS(ceiling, base), nats",
+  tv_mix_base: "total variation of mix and base", implausible: "share of it outside the base's top 20",
+  kl_positive_negative: "KL(positive, negative), nats", delta: "positive − negative, of this token", delta_size: "positive − negative, its size",
+  delta_cosine_ceiling: "cosine with ceiling − base", delta_cosine_ceiling_centred: "the same, centred",
+};
 
 // ---- an answer's numbers, decoded when it is first looked at
 
@@ -54,11 +64,11 @@ async function decode(answer) {
   let at = 0;
   const read = (size, get) => { const some = Array.from({ length: n }, (_, i) => get(at + size * i)); at += size * n; return some; };
   const int32 = () => read(4, (place) => view.getInt32(place, true));
-  const thousandth = (place) => { const value = view.getInt16(place, true); return value === -32768 ? NaN : value / 1000; };
+  const inParts = (scale) => (place) => { const value = view.getInt16(place, true); return value === -32768 ? NaN : value / scale; };
   trace.token = int32();
   for (const model of D.models) trace[`${model}_argmax`] = int32();
   for (const model of D.models) trace[`${model}_rank`] = read(2, (place) => view.getUint16(place, true));
-  for (const name of D.numbers) trace[name] = read(2, thousandth);
+  for (const name of D.numbers) trace[name] = read(2, inParts(D.scales[name]));
   return trace;
 }
 
@@ -161,7 +171,8 @@ function describe(which, i) {
   $("details").replaceChildren(
     make("h2", { text: `${JSON.stringify(text(trace.token[i]))}, token ${i + 1} of ${trace.tokens}` }),
     make("table", {}, make("thead", {}, make("tr", {}, ...head)), make("tbody", {}, ...rows)),
-    make("p", { class: "note", text: others.map((name) => `${name} ${number(trace[name][i])}`).join(", ") }));
+    make("table", { class: "others" }, make("tbody", {}, ...others.map((name) => make("tr", {},
+      make("th", { scope: "row", text: TITLES[name] ?? name }), make("td", { text: number(trace[name][i], name) }))))));
 }
 
 // ---- keys
