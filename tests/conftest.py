@@ -121,6 +121,7 @@ MARKED_BY_FILE = {
 SHARING_THE_SERVER = (
     "tests/serving/test_serve_mix.py",
     "tests/serving/test_serve_fuzz.py",
+    "tests/serving/test_serve_traces.py",
     "tests/serving/test_metrics_endpoint.py",
     "tests/serving/test_ui.py",
     "tests/examples/test_examples.py::test_the_client",

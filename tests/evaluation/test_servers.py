@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -14,12 +15,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from stub_server import StubServer, stub_servers
+from stub_server import TINY, StubServer, stub_servers
 
 from vllm_rast.cli.main import main
 from vllm_rast.evaluation.runs import servers
 from vllm_rast.evaluation.runs.folder import RunFolder
+from vllm_rast.evaluation.runs.traces import FOLDER, read_parts
+from vllm_rast.kernels.token_trace import likeliest_columns
 from vllm_rast.mix.model_names import TINY_FOLDER
 
 pytestmark = pytest.mark.skipif(not (TINY_FOLDER / "base").exists(), reason="the shipped models are not there")
@@ -73,6 +77,23 @@ def test_one_and_two_servers(two: list[StubServer], tmp_path: Path) -> None:
     assert two[1].bodies and len(two[0].bodies) + len(two[1].bodies) == 120
     (sitting,) = RunFolder(runs[1]).config["sittings"]
     assert sitting["hosts"] == {server.url: "stub: cpu" for server in two}
+
+
+def test_traces_come_with_the_answers(two: list[StubServer], tmp_path: Path) -> None:
+    assert main([*SIZE, "--run", str(tmp_path), "--servers", two[0].url, two[1].url, "--trace", "2"]) == 0
+    assert {body["vllm_xargs"]["trace"] for body in two[0].bodies + two[1].bodies} == {2}
+    (folder,) = (tmp_path / FOLDER).iterdir()
+    table = read_parts(folder)
+    assert table.column_names[-20:] == likeliest_columns(TINY, 2) and table.num_rows == 60 * 7
+    rows = table.select(["position", "token", *likeliest_columns(TINY, 2)]).to_pylist()
+    for row in rows:
+        place = row["position"]
+        assert row["token"] == place
+        assert [row[f"{name}_logprob"] for name in ("mix", "base", "positive", "negative")] == [
+            -number - place / 4 for number in range(4)
+        ]
+        assert (row["positive_top1"], row["positive_top2"]) == (200 + place, 201 + place)
+        assert (row["positive_top1_logprob"], row["positive_top2_logprob"]) == (-2, -math.inf)
 
 
 def test_a_request_says_everything(two: list[StubServer], tmp_path: Path) -> None:
@@ -233,7 +254,7 @@ def test_real_servers(server: Any, tmp_path: Path) -> None:
     """As in this process, token for token; one of two is killed in the middle."""
     from serving import serving
 
-    options = [*SIZE, "--rows", "base,rast,positive", 'late={"alpha": 2, "warmup": 9}']
+    options = [*SIZE, "--rows", "base,rast,positive", 'late={"alpha": 2, "warmup": 9}', "--trace", "1"]
     here, run = tmp_path / "here", tmp_path / "run"
     with serving(tmp_path) as other:
         thread = after(run, 10, lambda: os.killpg(other.process.pid, signal.SIGKILL))
@@ -241,3 +262,17 @@ def test_real_servers(server: Any, tmp_path: Path) -> None:
         thread.join()
     subprocess.run([sys.executable, "-m", "vllm_rast", *options, "--run", str(here)], check=True, timeout=600)
     assert lines(run) == lines(here) and lines(here).total() == 80
+    served, own = (traced(one) for one in (run, here))
+    assert served.column_names == own.column_names and served.num_rows == own.num_rows
+    for name in own.column_names:
+        if name.endswith("_logprob"):
+            np.testing.assert_allclose(served[name].to_numpy(), own[name].to_numpy(), atol=1e-3)
+        elif "_top" not in name:
+            assert served[name].equals(own[name]), name
+
+
+def traced(run: Path) -> Any:
+    """The traces of a run, in the order of their answers."""
+    (folder,) = (run / FOLDER).iterdir()
+    keys = [(name, "ascending") for name in ("benchmark", "row", "problem", "sample", "position")]
+    return read_parts(folder).sort_by(keys).combine_chunks()

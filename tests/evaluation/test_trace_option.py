@@ -106,7 +106,6 @@ def test_no_sample_without_its_trace_and_no_trace_twice(
     [
         (["--trace", "21"], "--trace: expected an integer from 0 to 20, got 21"),
         (["--trace", "5", "--backend", "transformers"], "--trace: --backend transformers keeps no traces"),
-        (["--trace", "5", "--servers", "http://localhost:1"], "--trace: servers return no traces of tokens"),
     ],
 )
 def test_what_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], said: str) -> None:

@@ -85,6 +85,8 @@ class StubServer:
             digest = hashlib.sha256(repr(sorted(body.items())).encode()).hexdigest()
             usage = {"prompt_tokens": len(body["prompt"]), "completion_tokens": 7, "total_tokens": 9}
             choice = {"index": 0, "text": digest, "finish_reason": "stop", "logprobs": None}
+            if (number := body["vllm_xargs"].get("trace")) is not None:
+                choice["token_trace"] = stub_trace(7, number)
             return {
                 "id": "1",
                 "object": "text_completion",
@@ -95,6 +97,19 @@ class StubServer:
             }
 
         return app
+
+
+def stub_trace(tokens: int, number: int) -> dict[str, Any]:
+    """A trace as a server has it, whose numbers say where they come from."""
+    models = {
+        model: {
+            "logprobs": [-place - i / 4 for i in range(tokens)],
+            "top_token_ids": [[100 * place + i + k for k in range(number)] for i in range(tokens)],
+            "top_logprobs": [[None if k else -place for k in range(number)] for _ in range(tokens)],
+        }
+        for place, model in enumerate(("mix", "base", "positive", "negative"))
+    }
+    return {"token_ids": list(range(tokens)), "tokens": ["a"] * tokens, **models}
 
 
 @contextmanager

@@ -51,12 +51,17 @@ def client(server: Server) -> openai.OpenAI:
 
 
 @pytest.fixture(scope="module")
-def expected(start_engine: Callable[..., Any]) -> dict[str, list[list[int]]]:
+def llm(start_engine: Callable[..., Any]) -> Any:
+    """The Python API."""
+    options = {**TINY_ENGINE, "max_num_seqs": 16}
+    return start_engine("tiny:base", positive="tiny:positive", negative="tiny:negative", **options)
+
+
+@pytest.fixture(scope="module")
+def expected(llm: Any) -> dict[str, list[list[int]]]:
     """{label: the Python API's greedy tokens for every prompt}, with the engine's own alpha under ""."""
     from vllm import SamplingParams
 
-    options = {**TINY_ENGINE, "max_num_seqs": 16}
-    llm = start_engine("tiny:base", positive="tiny:positive", negative="tiny:negative", **options)
     labels = ["", *EXPOSED]
     params = [
         SamplingParams(temperature=0, max_tokens=24, extra_args={"alpha": EXPOSED[label]} if label else None)
@@ -174,6 +179,23 @@ def test_n_and_logprobs(server: Server) -> None:
         assert one["logprobs"]["token_logprobs"] == pytest.approx(other["logprobs"]["token_logprobs"], abs=1e-3)
     base = server.complete(PROMPTS[0], model=alias("base"), logprobs=3)["choices"][0]["logprobs"]
     assert base["top_logprobs"][0] != by_name[0]["logprobs"]["top_logprobs"][0]
+
+
+def test_traces_are_those_of_the_python_api(server: Server, llm: Any) -> None:
+    from vllm import SamplingParams
+
+    params = SamplingParams(temperature=0, max_tokens=24, extra_args={"alpha": 0.3, "trace": 2})
+    outputs = llm.generate(PROMPTS, params, use_tqdm=False)
+    choices = server.complete(PROMPTS, alpha=0.3, trace=2)["choices"]
+    for output, choice in zip(outputs, choices, strict=True):
+        (sample,), trace = output.outputs, choice["token_trace"]
+        assert trace["token_ids"] == list(sample.token_ids)
+        for model in ("base", "positive", "negative", "mix"):
+            own = sample.token_trace[f"{model}_logprob"]
+            assert trace[model]["logprobs"] == pytest.approx(own.tolist(), abs=1e-4)
+            for place in (0, 1):
+                ids = [ids[place] for ids in trace[model]["top_token_ids"]]
+                assert ids == sample.token_trace[f"{model}_top{place + 1}"].tolist()
 
 
 def test_beam_search_uses_the_weights(server: Server) -> None:

@@ -19,8 +19,8 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         "--trace",
         type=int,
         metavar="K",
-        help="keep every token's log-probability by mix, base, positive and negative, and the K likeliest ids of each,"
-        " in RUN/traces as Parquet files (V1 runner)",
+        help="with every token keep its log-probability by mix, base, positive and negative, and the K likeliest ids of"
+        " each (0 to 20), in RUN/traces as Parquet files",
     )
     parser.add_argument("--backend", default="vllm", choices=("vllm", "transformers"), help="default: %(default)s")
 

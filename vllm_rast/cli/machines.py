@@ -28,8 +28,6 @@ def check_machines(args: argparse.Namespace, plan: Plan) -> None:
             raise UserError(f"{option}: at least 1")
     if elsewhere and plan.backend != "vllm":
         raise UserError(f"--{elsewhere[0]}: --backend {plan.backend} decodes in this process; leave one of the two out")
-    if args.servers and plan.trace is not None:
-        raise UserError("--trace: servers return no traces of tokens; leave one of --trace and --servers out")
     parallel = plan.engine.get("data_parallel_size") or 1
     if parallel > 1 and not args.servers:
         raise UserError(

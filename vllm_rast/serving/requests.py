@@ -1,6 +1,7 @@
 """A request's weights, from its model name or its body, to the engine: one way for every route of vLLM's server.
 
-With them goes `speculate`, how many tokens may be drafted for the request.
+With them go `speculate`, how many tokens may be drafted for the request, and `trace`, how many likeliest ids are
+answered with each of its tokens.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
+from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -18,16 +20,25 @@ from vllm_rast.engine.members import normalise_speculate
 from vllm_rast.errors import UserError, shown
 from vllm_rast.mix.alpha import Alpha, parse_alpha
 from vllm_rast.mix.trace import FIELD as TRACE
+from vllm_rast.mix.trace import MAX_LIKELIEST, check_likeliest
 from vllm_rast.serving.aliases import requested_alias
 from vllm_rast.serving.error_responses import bad_request, one_line
 from vllm_rast.serving.limits import MAX_SCHEMA_BYTES, GrammarError, check_grammars, replaying
+from vllm_rast.serving.traces import ONLY_HERE, answers_with_traces
 
 if TYPE_CHECKING:
     from vllm_rast.mix.config import RastConfig
 
-# What the request being answered says about alpha and speculate; None if it says nothing.
+# What the request being answered says about alpha, speculate and trace; None if it says nothing.
 requested_alpha: ContextVar[Alpha | None] = ContextVar("requested_alpha", default=None)
 requested_drafts: ContextVar[int | None] = ContextVar("requested_drafts", default=None)
+requested_trace: ContextVar[int | None] = ContextVar("requested_trace", default=None)
+
+
+NOT_TRACED = {
+    "use_beam_search": "beam search throws most of what it decodes away",
+    "echo": "it is of generated tokens alone, and an echo is the prompt's",
+}
 
 
 class BodyError(UserError):
@@ -35,7 +46,7 @@ class BodyError(UserError):
 
 
 class TraceError(UserError):
-    """A `trace`, which no response has room for."""
+    """A `trace` that this server cannot answer with."""
 
 
 class DraftsError(UserError):
@@ -43,24 +54,33 @@ class DraftsError(UserError):
 
 
 class RequestWeights:
-    """ASGI middleware that reads alpha and speculate out of JSON bodies, refuses bad ones, and lets vLLM's schema see
-    neither.
+    """ASGI middleware that reads alpha, speculate and trace out of JSON bodies, refuses bad ones, and lets vLLM's
+    schema see none of them.
 
     vLLM's schema of `vllm_xargs` takes no dictionaries and turns booleans into numbers, it checks values only when a
-    stream has begun, and beam search drops them. So both leave the body here and reach the engine through
-    `requested_alpha` and `requested_drafts`, which `choosing_weights` reads. A body that is JSON and no object goes on
+    stream has begun, and beam search drops them. So they leave the body here and reach the engine through
+    `requested_alpha` and its kind, which `choosing_weights` reads. A body that is JSON and no object goes on
     untouched: vLLM refuses it in its own words.
+
+    most_likeliest: the largest trace that may be asked for.
     """
 
     def __init__(
-        self, app: ASGIApp, config: RastConfig, aliases: Mapping[str, Alpha], schema_bytes: int = MAX_SCHEMA_BYTES
+        self,
+        app: ASGIApp,
+        config: RastConfig,
+        aliases: Mapping[str, Alpha],
+        schema_bytes: int = MAX_SCHEMA_BYTES,
+        most_likeliest: int = MAX_LIKELIEST,
     ) -> None:
         self.app, self.config, self.aliases, self.schema_bytes = app, config, aliases, schema_bytes
+        self.most_likeliest = most_likeliest
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         requested_alias.set(None)
         requested_alpha.set(None)
         requested_drafts.set(None)
+        requested_trace.set(None)
         if scope["type"] != "http" or scope["method"] != "POST" or not is_json(scope):
             return await self.app(scope, receive, send)
         body = await read_body(receive)
@@ -68,6 +88,8 @@ class RequestWeights:
             return
         try:
             body = self.choose(body)
+            if requested_trace.get() is not None and not answers_with_traces(scope):
+                raise TraceError(ONLY_HERE)
         except GrammarError as error:
             return await bad_request(str(error), error.field)(scope, receive, send)
         except BodyError as error:
@@ -82,10 +104,10 @@ class RequestWeights:
         await self.app(scope, replaying([message], receive), send)
 
     def choose(self, body: bytes) -> bytes:
-        """Note the request's alias, alpha and speculate, and return the body without the latter two.
+        """Note the request's alias, alpha, speculate and trace, and return the body without the latter three.
 
-        Raises BodyError if the body cannot be read, GrammarError if it asks for too large a grammar, TraceError if it
-        asks for a trace, DraftsError if speculate is wrong, UserError if alpha is.
+        Raises BodyError if the body cannot be read, GrammarError if it asks for too large a grammar, TraceError if
+        trace is wrong, DraftsError if speculate is, UserError if alpha is.
         """
         try:
             values = json.loads(body)
@@ -94,10 +116,6 @@ class RequestWeights:
         if not isinstance(values, dict):
             return body
         check_grammars(values, self.schema_bytes)
-        if any(True for _ in holders(values, TRACE)):
-            raise TraceError(
-                "trace: responses have no room for it; send logprobs for the mix's, or use generate --trace or RastLLM"
-            )
         held = taken(values, "alpha")
         given = [(place, alpha) for place, alpha in held if alpha is not None]
         name = values.get("model")
@@ -106,8 +124,8 @@ class RequestWeights:
             given.append((f"the model name {name}", self.aliases[name]))
         if given:
             requested_alpha.set(agreed("alpha", given, lambda alpha: parse_alpha(self.config, alpha)))
-        changed = self.choose_drafts(values) or held
-        return json.dumps(values).encode() if changed else body
+        changed = [self.choose_drafts(values), self.choose_trace(values), bool(held)]
+        return json.dumps(values).encode() if any(changed) else body
 
     def choose_drafts(self, values: dict[str, Any]) -> bool:
         """Take speculate out of a body and note it; whether it was there. Raises DraftsError if it is wrong."""
@@ -118,6 +136,21 @@ class RequestWeights:
                 requested_drafts.set(agreed("speculate", given, lambda count: read_drafts(self.config, count)))
         except UserError as error:
             raise DraftsError(str(error)) from None
+        return bool(held)
+
+    def choose_trace(self, values: dict[str, Any]) -> bool:
+        """Take trace out of a body and note it; whether it was there. Raises TraceError if there can be none."""
+        try:
+            held = taken(values, TRACE)
+            given = [(place, number) for place, number in held if number is not None]
+            if given:
+                read = partial(check_likeliest, most=self.most_likeliest)
+                requested_trace.set(agreed(TRACE, given, read))
+        except UserError as error:
+            raise TraceError(str(error)) from None
+        for field, reason in NOT_TRACED.items() if given else ():
+            if values.get(field):
+                raise TraceError(f"{TRACE}: {reason}; leave {field} out, or {TRACE}")
         return bool(held)
 
 
@@ -178,13 +211,13 @@ def read_drafts(config: RastConfig, count: Any) -> int:
 
 
 def choosing_weights(generate: Any) -> Any:
-    """`AsyncLLM.generate` with the alpha and speculate of the request that is being answered.
+    """`AsyncLLM.generate` with the alpha, speculate and trace of the request that is being answered.
 
     Every route of vLLM's server that decodes calls it: completions, chat, responses, messages, beam search.
     """
 
     def wrapped(prompt: Any, sampling_params: Any, *args: Any, **kwargs: Any) -> Any:
-        said = {"alpha": requested_alpha.get(), "speculate": requested_drafts.get()}
+        said = {"alpha": requested_alpha.get(), "speculate": requested_drafts.get(), TRACE: requested_trace.get()}
         said = {name: value for name, value in said.items() if value is not None}
         if said:
             sampling_params.extra_args = {**(sampling_params.extra_args or {}), **said}

@@ -25,6 +25,7 @@ from vllm_rast.serving.error_responses import one_line_refusal, validator_refusa
 from vllm_rast.serving.limits import MAX_SCHEMA_BYTES, BodyLimit, body_limit
 from vllm_rast.serving.requests import RequestWeights, choosing_weights
 from vllm_rast.serving.stream_errors import EarlyErrors
+from vllm_rast.serving.traces import AnswerTraces, TracedEngine
 
 if TYPE_CHECKING:
     from vllm_rast.mix.config import RastConfig
@@ -118,6 +119,7 @@ def add_to(
     app.exception_handler(RequestValidationError)(one_line_refusal)
     for mistake in (AttributeError, LookupError):
         app.exception_handler(mistake)(validator_refusal)
+    traced = TracedEngine(engine_client, config)
     engine_client.generate = choosing_weights(engine_client.generate)
     engine_client.shutdown = drain.shutting_down(engine_client)
     # At the end of the list: behind vLLM's own middleware, above all the one that asks for the API key.
@@ -125,7 +127,14 @@ def add_to(
         Middleware(CountRequests, drain=drain),
         Middleware(EarlyErrors),
         Middleware(BodyLimit, limit=limits.body_bytes or body_limit(engine_client.model_config.max_model_len)),
-        Middleware(RequestWeights, config=config, aliases=aliases, schema_bytes=limits.schema_bytes),
+        Middleware(
+            RequestWeights,
+            config=config,
+            aliases=aliases,
+            schema_bytes=limits.schema_bytes,
+            most_likeliest=traced.most_likeliest,
+        ),
+        Middleware(AnswerTraces, engine=traced),
     ]
     app.middleware_stack = None  # built already by vLLM's part for SageMaker; the first request builds it again
     forget_http_metrics(app)

@@ -17,6 +17,7 @@ from vllm_rast.evaluation.runs.jsonl import RunError
 from vllm_rast.evaluation.runs.plan import Plan
 from vllm_rast.evaluation.runs.pool import Event, Finished, Joined, Lost, Pool, Refused, say
 from vllm_rast.evaluation.runs.served_mix import PATH, check_served
+from vllm_rast.evaluation.runs.served_trace import served_trace
 from vllm_rast.evaluation.runs.tokenizer import BaseTokenizer
 from vllm_rast.evaluation.tasks.prompts import prompt_encoder
 
@@ -66,8 +67,9 @@ class ServersBackend:
             )
         strings, token_ids = split_stop(job.stop, self.tokenizer)
         alpha = job.alpha if isinstance(job.alpha, str | int | float) else list(job.alpha)
+        asked = {"alpha": alpha} if self.plan.trace is None else {"alpha": alpha, "trace": self.plan.trace}
         extra = {
-            "vllm_xargs": {"alpha": alpha},
+            "vllm_xargs": asked,
             "stop_token_ids": token_ids or None,
             "top_k": 0,
             "min_p": 0.0,
@@ -190,7 +192,9 @@ class ServerCrew:
         else:
             choice, usage = answer.choices[0], answer.usage
             if choice.finish_reason in FINISHED:
-                made = Completion(choice.text, choice.finish_reason, usage.prompt_tokens, usage.completion_tokens)
+                trace = None if self.plan.trace is None else served_trace(choice)
+                counts = usage.prompt_tokens, usage.completion_tokens
+                made = Completion(choice.text, choice.finish_reason, *counts, trace)
                 self.happened.put(Finished(server, job.key, made))
             else:
                 self.happened.put(Refused(server, job.key, f"{server.name}: finish_reason={choice.finish_reason}"))
