@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import socket
 import subprocess
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import torch
 from greedy import expected, make_prompts
 
 from vllm_rast import RastConfig
@@ -48,6 +50,12 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
+def reference(random_models: dict[str, str]) -> ReferenceLLM:
+    names = ("base", "positive", "negative")
+    return ReferenceLLM(RastConfig.build(*(random_models[name] for name in names), alpha=0.5))
+
+
+@pytest.fixture(scope="module")
 def stock_server(random_models: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     port = free_port()
     small = {name: random_models[name] for name in ("positive", "negative")}
@@ -59,6 +67,7 @@ def stock_server(random_models: dict[str, str], tmp_path_factory: pytest.TempPat
     command += ["--additional-config", json.dumps(rast), "--dtype", "float32", "--enforce-eager"]
     command += ["--max-model-len", "256", "--max-num-seqs", "8", "--served-model-name", "mix"]
     command += ["--middleware", "vllm_rast.serving.metrics.Metrics"]
+    command += ["--middleware", "vllm_rast.serving.traces.AnswerTraces"]
     log = folder / "log"
     with log.open("w") as output:
         env = {**os.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
@@ -89,9 +98,7 @@ def complete(server: str, **body: Any) -> dict[str, Any]:
         return json.loads(response.read())["choices"][0]
 
 
-def test_answers_like_the_reference(stock_server: str, random_models: dict[str, str]) -> None:
-    names = ("base", "positive", "negative")
-    reference = ReferenceLLM(RastConfig.build(*(random_models[name] for name in names), alpha=0.5))
+def test_answers_like_the_reference(stock_server: str, reference: ReferenceLLM) -> None:
     prompts = make_prompts(5, seed=40)
     alphas = [None, 0, 2, "positive", [1.5]]
     answers = [
@@ -137,3 +144,28 @@ def test_our_metrics_come_by_vllms_own_option(stock_server: str) -> None:
         assert grown[f'vllm_rast:requests_total{{kind="{kind}"}}'] == 1
         assert grown[f'vllm_rast:generated_tokens_total{{kind="{kind}"}}'] == 24
     assert grown["vllm_rast:kl_rows_total"] == 24 and grown["vllm_rast:kl_nats_total"] > 0
+
+
+def test_traces_come_by_vllms_own_option(stock_server: str, reference: ReferenceLLM) -> None:
+    prompts = make_prompts(3, seed=44)
+    for prompt, alpha in zip(prompts, (0.5, 2, "base"), strict=True):
+        choice = complete(stock_server, prompt=prompt, vllm_xargs={"alpha": alpha, "trace": 2})
+        trace = choice["token_trace"]
+        assert trace["token_ids"] == choice["token_ids"]
+        for model, one in {"mix": alpha, "base": "base", "positive": "positive", "negative": "negative"}.items():
+            rows = reference.logits([*prompt, *choice["token_ids"]], one, len(prompt)).log_softmax(-1)
+            rows = rows[len(prompt) - 1 : -1]
+            own = rows.gather(1, torch.tensor(choice["token_ids"])[:, None])[:, 0].tolist()
+            # The base alone gives ids that the small models do not have.
+            got = [-math.inf if one is None else one for one in trace[model]["logprobs"]]
+            assert got == pytest.approx(own, abs=2e-4)
+            assert trace[model]["top_token_ids"] == rows.topk(2).indices.tolist()
+    assert "token_trace" not in complete(stock_server, prompt=prompts[0])
+
+
+def test_a_bad_trace_is_a_bad_request(stock_server: str) -> None:
+    for stream in (False, True):
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            complete(stock_server, prompt=[5], stream=stream, vllm_xargs={"trace": 21})
+        assert caught.value.code == 400
+        assert "trace: expected an integer from 0 to 20, got 21" in caught.value.read().decode()

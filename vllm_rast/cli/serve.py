@@ -25,8 +25,9 @@ NOT_HERE = {
 
 DESCRIPTION = """\
 vLLM's OpenAI server on the mix of BASE and the pairs. A request chooses its weights with
-"vllm_xargs": {"alpha": ...} in its body, or by one of the model names that --expose adds. If no model is named, the
-shipped ones are served (tiny:base, tiny:positive, tiny:negative).
+"vllm_xargs": {"alpha": ...} in its body, or by one of the model names that --expose adds; "trace": K beside alpha adds
+what each model thinks of every token to the answer. If no model is named, the shipped ones are served (tiny:base,
+tiny:positive, tiny:negative).
 """
 EPILOG = """\
 All options of `vllm serve` are accepted under their own names, such as --port 8000, --api-key KEY or

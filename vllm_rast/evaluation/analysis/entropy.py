@@ -6,7 +6,7 @@ thought takes its turns. All entropies are of whole distributions, in nats.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -82,7 +82,7 @@ def entropy(table: TraceTable, right: Mapping[tuple[str, str], float] | None = N
             ["answers of", "tokens", "share", "base", "mix", "of all JS", "argmax changes"],
             short,
         ),
-        [partial(draw, row=row, drawn=drawn) for row in table.rows],
+        panels_of(drawn, table.rows),
         {line[0]: {"JS at forks": line[5]} for line in short if line[1] == "forking"},
     )
 
@@ -133,8 +133,18 @@ def answer_length(table: TraceTable, inside: NDArray[np.bool_]) -> float:
     return float(table.lengths[np.unique(table.owner[inside])].mean())
 
 
-def draw(axes: Axes, row: str, drawn: Mapping[tuple[str, str, str], tuple[Estimate, Estimate]]) -> None:
-    names = [name for one, kind, name in drawn if one == row and kind in ("class", "fork")]
+Drawn = Mapping[tuple[str, str, str], tuple[Estimate, Estimate]]
+
+
+def panels_of(drawn: Drawn, rows: Sequence[str]) -> list[Callable[[Axes], None]]:
+    """By class and fork for each row, and then by difficulty for each that has some."""
+    harder = [row for row in rows if any(one == row and kind == "difficulty" for one, kind, _ in drawn)]
+    by_token = [partial(draw, row=row, drawn=drawn, of=("class", "fork")) for row in rows]
+    return [*by_token, *(partial(draw, row=row, drawn=drawn, of=("difficulty",)) for row in harder)]
+
+
+def draw(axes: Axes, row: str, drawn: Drawn, of: Sequence[str]) -> None:
+    names = [name for one, kind, name in drawn if one == row and kind in of]
     kinds = {name: kind for one, kind, name in drawn if one == row}
     base, mix = zip(*(drawn[row, kinds[name], name] for name in names), strict=True)
     styles = styles_of(["base", "rast"])

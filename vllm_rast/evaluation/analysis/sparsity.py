@@ -44,6 +44,7 @@ def sparsity(table: TraceTable) -> Finding:
         overview[row] = {f"JS > {MOVED:g}": short_percent(moved[1]), "argmax changes": short_percent(changed)}
     panels = [
         partial(draw_curves, curves=curves, measure="js_mix_base"),
+        partial(draw_curves, curves=curves, measure="kl_mix_base"),
         partial(draw_profiles, profiles=profiles, measure="js_mix_base"),
     ]
     return Finding(
@@ -74,7 +75,7 @@ def draw_curves(axes: Axes, curves: Mapping[tuple[str, str], list[Estimate]], me
         axes.plot(THRESHOLDS, value, color=colour, marker=marker, markersize=3, label=row)
     axes.set_xscale("log")
     axes.set_ylim(bottom=0)
-    label(axes, "tokens above a divergence", "JS(mix, base), nats", "share of tokens")
+    label(axes, "tokens above a divergence", f"{measure[:2].upper()}(mix, base), nats", "share of tokens")
     legend(axes)
 
 
