@@ -15,6 +15,7 @@ import numpy as np
 
 from vllm_rast.evaluation.runs.folder import Key, RunFolder, Sample
 from vllm_rast.evaluation.runs.lengths import too_long
+from vllm_rast.evaluation.runs.order import ExpectedLengths
 from vllm_rast.evaluation.runs.plan import Plan, Task, temperature_of, versions
 from vllm_rast.evaluation.runs.progress import Progress
 from vllm_rast.mix.alpha import Alpha
@@ -95,11 +96,16 @@ def missing_samples(plan: Plan, folder: RunFolder, done: set[Key], retry_failed:
     }
 
 
-def jobs_of(plan: Plan, missing: set[Key], tokenizer: Any = None, rows_apart: bool = False) -> Iterator[Job]:
-    """The missing samples of a plan, problem by problem, or row by row and then problem by problem."""
-    groups = [[row] for row in plan.rows] if rows_apart else [plan.rows]
-    for task, rows in product(plan.tasks, groups):
-        for problem in task.problems():
+def jobs_of(
+    plan: Plan, missing: set[Key], lengths: ExpectedLengths, tokenizer: Any = None, rows_apart: bool = False
+) -> Iterator[Job]:
+    """The missing samples of a plan, problem by problem, or row by row and then problem by problem; of problems, those
+    with the longest answers first, as far as `lengths` knows them by then."""
+    groups = [(plan.tasks, plan.rows)]
+    if rows_apart:
+        groups = [([task], [row]) for task, row in product(plan.tasks, plan.rows)]
+    for tasks, rows in groups:
+        for task, problem in lengths.longest_first((one, problem) for one in tasks for problem in one.problems()):
             keys = [key for key in plan.keys_of(problem, rows) if key in missing]
             if not keys:
                 continue
@@ -120,7 +126,10 @@ def decode(plan: Plan, folder: RunFolder, open_backend: Callable[[Plan], Backend
     Samples that are given up are in the folder's `failures`; they are left alone unless `retry_failed`. Raises RunError
     if a sample cannot be written; all samples finished before are in the folder.
     """
-    done = folder.done()
+    done, lengths = set[Key](), ExpectedLengths()
+    for sample in folder.samples():
+        done.add(sample.key)
+        lengths.add(sample.key, sample.tokens)
     missing = missing_samples(plan, folder, done, retry_failed)
     if missing and (left_out := too_long(plan, done)):
         folder.skip(left_out)
@@ -137,17 +146,23 @@ def decode(plan: Plan, folder: RunFolder, open_backend: Callable[[Plan], Backend
         "device": backend.device,
     }
     folder.add_sitting(sitting | {"hosts": dict(backend.hosts)})
-    jobs = jobs_of(plan, missing, backend.tokenizer, backend.rows_apart)
+    jobs = jobs_of(plan, missing, lengths, backend.tokenizer, backend.rows_apart)
     already = sum(key in done for key in plan.samples())
-    return write_samples(plan, folder, backend, jobs, missing, already)
+    return write_samples(plan, folder, backend, jobs, lengths, len(missing), already)
 
 
 def write_samples(
-    plan: Plan, folder: RunFolder, backend: Backend, jobs: Iterator[Job], missing: set[Key], already: int
+    plan: Plan,
+    folder: RunFolder,
+    backend: Backend,
+    jobs: Iterator[Job],
+    lengths: ExpectedLengths,
+    missing: int,
+    already: int,
 ) -> int:
-    """Decode jobs into the folder and return the number of samples; `already` were there before, for the display."""
+    """Decode jobs into the folder and return the number of samples. `lengths` learns; for the display: so many are
+    `missing`, and so many `already` there."""
     config_hash = folder.config["config_hash"]
-    settings = {name: folder.settings(*name) for name in {(key.benchmark, key.row) for key in missing}}
     made, hosts = 0, len(backend.hosts)
     # closing: an error here ends the backend's processes before it is reported.
     with (
@@ -162,10 +177,11 @@ def write_samples(
             if isinstance(result, Failure):
                 folder.give_up(one.key, result.reason, result.tries)
                 continue
-            bound = {"config_hash": config_hash, "settings": settings[one.key.benchmark, one.key.row]}
+            bound = {"config_hash": config_hash, "settings": folder.settings(one.key.benchmark, one.key.row)}
             keep(Sample(**one.key._asdict(), seed=one.seed, **bound, **result.entry()), result.trace)
+            lengths.add(one.key, result.tokens)
             made += 1
-            progress(already + made, already + len(missing), result.tokens)
+            progress(already + made, already + missing, result.tokens)
     return made
 
 
