@@ -359,7 +359,6 @@ def test_options_that_do_not_go_together(tmp_path: Path, capsys: pytest.CaptureF
         (["--ray", "local", "--replicas", "0"], "--replicas 0: at least 1"),
         (["--ray", "local", "--servers", "http://a"], "--servers: --ray starts engines of its own"),
         (["--ray", "local", "--backend", "transformers"], "--ray: --backend transformers decodes in this process"),
-        (["--data-parallel-size", "2"], "--data-parallel-size 2: that is for `serve`; here --ray local --replicas 2"),
     ):
         assert said in refused(capsys, [*SIZE, "--dry-run", *options])
 

@@ -26,7 +26,11 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("machines", "elsewhere than in this process; the run folder is the same")
+    group = parser.add_argument_group(
+        "machines",
+        "elsewhere than in this process; the run folder is the same. Several engines on this machine: vLLM's own"
+        " --data-parallel-size",
+    )
     group.add_argument(
         "--ray",
         metavar="auto|local|ADDRESS",

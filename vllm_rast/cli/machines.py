@@ -1,4 +1,4 @@
-"""Where a plan is decoded: in this process, on a Ray cluster, or by servers."""
+"""Where a plan is decoded: in this process, in several on this machine, on a Ray cluster, or by servers."""
 
 from __future__ import annotations
 
@@ -23,17 +23,26 @@ def check_machines(args: argparse.Namespace, plan: Plan) -> None:
         value = getattr(args, name)
         option = f"--{name.replace('_', '-')} {value}"
         if value is not None and not args.ray:
-            raise UserError(f"{option}: only with --ray; add --ray local for this machine alone")
+            raise UserError(f"{option}: only with --ray; for this machine alone there is --data-parallel-size")
         if value is not None and value < 1:
             raise UserError(f"{option}: at least 1")
     if elsewhere and plan.backend != "vllm":
         raise UserError(f"--{elsewhere[0]}: --backend {plan.backend} decodes in this process; leave one of the two out")
-    parallel = plan.engine.get("data_parallel_size") or 1
-    if parallel > 1 and not args.servers:
-        raise UserError(
-            f"--data-parallel-size {parallel}: that is for `serve`; here --ray local --replicas {parallel} decodes "
-            "with as many engines"
-        )
+    if not args.servers:
+        check_engines(args, plan)
+
+
+def check_engines(args: argparse.Namespace, plan: Plan) -> None:
+    """Raises UserError for what does not go with several engines on this machine."""
+    option = f"--data-parallel-size {plan.engines}"
+    if plan.engines == 1:
+        return
+    if plan.engines < 1:
+        raise UserError(f"{option}: at least 1")
+    if args.ray:
+        raise UserError(f"{option}: on a cluster --replicas {plan.engines} does it; give that instead")
+    if plan.engine.get("distributed_executor_backend") == "ray":
+        raise UserError(f"{option}: the engines are this machine's; with vLLM's Ray executor say --ray --replicas")
 
 
 def opener(args: argparse.Namespace) -> Callable[[Plan], Backend]:
@@ -46,6 +55,13 @@ def opener(args: argparse.Namespace) -> Callable[[Plan], Backend]:
         from vllm_rast.evaluation.cluster.backend import RayBackend
 
         return partial(RayBackend, address=args.ray, replicas=args.replicas, replica_cpus=args.replica_cpus)
-    from vllm_rast.evaluation.runs import backends
+    return open_here
 
-    return backends.open_backend
+
+def open_here(plan: Plan) -> Backend:
+    """One engine in this process, or as many as the plan asks for in processes of their own."""
+    from vllm_rast.evaluation.runs import backends, processes
+
+    if plan.engines > 1:
+        return processes.ProcessesBackend(plan)
+    return backends.open_backend(plan)

@@ -96,7 +96,7 @@ def small_plan(whole: Plan, args: argparse.Namespace) -> Plan:
     own = [row for row in whole.rows if mixes(row.alpha, models) and row.alpha not in [one.alpha for one in tried]]
     limit = args.problems
     tasks = [replace(task, limit=min(limit, limit if task.limit is None else task.limit)) for task in whole.tasks]
-    return replace(whole, models=models, rows=[*tried, *own], tasks=tasks, n=1)
+    return replace(whole.for_one_engine(), models=models, rows=[*tried, *own], tasks=tasks, n=1)
 
 
 def look_at(whole: Plan, small: Plan, run: Path) -> Look:

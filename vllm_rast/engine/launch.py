@@ -43,6 +43,8 @@ ENVIRONMENT = {
     "PYTHONWARNINGS": "ignore:resource_tracker:UserWarning,ignore::FutureWarning:vllm.triton_utils.dispatcher",
 }
 
+ENGINES_HERE = "VLLM_RAST_ENGINES_HERE"  # set for engines of one run that share a machine's memory: how many they are
+
 
 def engine_defaults(models: RastConfig) -> dict[str, Any]:
     """Engine options for the shipped models; none for others, whose options are vLLM's business."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from vllm.platforms import current_platform
 from vllm.utils.cpu_resource_utils import get_memory_node_info, get_visible_memory_node
 from vllm.utils.torch_utils import kv_cache_dtype_str_to_dtype
 
+from vllm_rast.engine.launch import ENGINES_HERE
 from vllm_rast.engine.members import rast_config
 from vllm_rast.engine.stored import EMBEDDING, FLOAT_DTYPES, HEAD, stored_tensors
 from vllm_rast.errors import UserError
@@ -144,7 +146,8 @@ def kv_budget(vllm_config: VllmConfig, models: tuple[ModelPlan, ...]) -> tuple[i
 def choose_kv_bytes(vllm_config: VllmConfig, plan: MemoryPlan) -> int | None:
     """Bytes for the KV cache on a CPU, or None if vLLM's own rule, or the user's word, holds.
 
-    Enough for max_num_seqs requests of max_model_len, at most half of what is free once the weights are loaded.
+    Enough for max_num_seqs requests of max_model_len, at most half of what is free once the weights are loaded; of an
+    engine's share of it, if several are being started.
     """
     cache = vllm_config.cache_config
     said = cache.gpu_memory_utilization != EngineArgs.gpu_memory_utilization or cache.kv_cache_memory_bytes is not None
@@ -154,7 +157,8 @@ def choose_kv_bytes(vllm_config: VllmConfig, plan: MemoryPlan) -> int | None:
     enough = plan.kv_bytes_per_token * tokens
     weights = sum(model.weight_bytes or 0 for model in plan.models)
     node = get_memory_node_info(get_visible_memory_node()[0])
-    free = int((node.available_memory - weights) * CPU_KV_SHARE)
+    available = node.available_memory // int(os.environ.get(ENGINES_HERE, "1"))
+    free = int((available - weights) * CPU_KV_SHARE)
     return max(0, min(enough, free))
 
 

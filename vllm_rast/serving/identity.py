@@ -21,13 +21,14 @@ def mount(app: FastAPI, engine_client: Any, config: RastConfig, asked: tuple[dic
     asked: the engine's options as the command line left them, and the names of those that are not vLLM's defaults.
     """
     vllm_config = engine_client.vllm_config
+    engines = vllm_config.parallel_config.data_parallel_size
 
     @functools.cache  # the weights' fingerprints are read once, at the first request
     def identity() -> dict[str, Any]:
         return served_mix(config, *asked) | {
             "name": app.state.openai_serving_models.base_model_paths[0].name,
             "device": f"{socket.gethostname()}: {vllm_config.device_config.device_type}",
-            "max_num_seqs": vllm_config.scheduler_config.max_num_seqs,
+            "max_num_seqs": engines * vllm_config.scheduler_config.max_num_seqs,  # that the server decodes at a time
             "max_model_len": engine_client.model_config.max_model_len,
         }
 

