@@ -27,4 +27,8 @@ class Replica(EngineThread):
         """`open`, if this node has the driver's versions. Raises UserError for other ones, too."""
         if what := difference(driver_versions, versions()):
             raise UserError(f"this node has {what}; install the same on every node")
+        import ray
+
+        # vLLM's Ray executor may be in a process of its own, which looks for a cluster by itself.
+        os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
         return self.open(plan)
