@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import vllm._custom_ops  # noqa: F401  (loads what coupling draws with)
@@ -76,7 +75,7 @@ def test_a_coupled_draw_follows_p_and_agrees_as_often_as_can_be() -> None:
     generator = torch.Generator().manual_seed(1)
     p, q = torch.randn(1, vocab, generator=generator) * 1.5, torch.randn(1, vocab - 2, generator=generator) * 1.5
     p[0, 3] = -torch.inf
-    seeds, positions = np.full(number, 5), np.arange(number)
+    seeds, positions = torch.full((number,), 5), torch.arange(number)
     tokens = coupling.draw_coupled(p.repeat(number, 1), q.repeat(number, 1), seeds, positions)
     guesses = coupling.draw_drafts(q.repeat(number, 1), seeds, positions)
     target, source = p.softmax(1)[0].double(), q.softmax(1)[0].double()
@@ -87,18 +86,42 @@ def test_a_coupled_draw_follows_p_and_agrees_as_often_as_can_be() -> None:
 
 
 def test_noise_depends_on_seed_position_and_purpose() -> None:
-    places = np.array([[seed, position] for seed in (0, 1, 2**62) for position in range(2000)])
-    every = np.stack([noise.hashes(*places.T, purpose) for purpose in range(noise.PURPOSES)])
-    assert len(np.unique(every)) == every.size
-    assert (noise.hashes(*places[::-1].T, noise.DRAFT)[::-1] == every[noise.DRAFT]).all()
-    uniform = noise.uniforms(*places.T, noise.ACCEPT)
+    seeds = torch.tensor([-1, 0, 1, 2**62]).repeat_interleave(2000)
+    positions = torch.arange(2000).repeat(4)
+    every = torch.stack([noise.hashes(seeds, positions, purpose) for purpose in range(noise.PURPOSES)])
+    assert len(every.unique()) == every.numel()
+    assert (noise.hashes(seeds.flip(0), positions.flip(0), noise.DRAFT).flip(0) == every[noise.DRAFT]).all()
+    uniform = noise.uniforms(seeds, positions, noise.ACCEPT)
     assert uniform.min() >= 0 and uniform.max() < 1 and float(uniform.mean()) == pytest.approx(0.5, abs=0.02)
     neighbours = torch.corrcoef(torch.stack([uniform[:-1], uniform[1:]]))[0, 1]
     assert abs(float(neighbours)) < 0.05
-    assert (noise.row_seeds(*places.T, noise.RESIDUAL) >= 0).all()
+    assert (noise.row_seeds(seeds, positions, noise.RESIDUAL) >= 0).all()
+
+
+def test_noise_is_splitmix64() -> None:
+    """The first numbers of its seed 1234567, as published; `mixed` is also what makes a seed of a request's seed."""
+    found = noise.mixed(1234567 + torch.tensor([1, 2, 3]) * noise.GAMMA)
+    assert [number % 2**64 for number in found.tolist()] == [
+        6457827717110365317,
+        3203168211198807973,
+        9817491932198370423,
+    ]
 
 
 def test_nothing_is_left_where_both_agree() -> None:
     """A residual of zeros, which only rounding can ask for, gives a token that the mix has."""
     p = torch.tensor([[-torch.inf, 0.0, -torch.inf]])
-    assert coupling.draw_residual(p, p.clone(), np.array([1]), np.array([2])).tolist() == [1]
+    assert coupling.draw_residual(p, p.clone(), torch.tensor([1]), torch.tensor([2])).tolist() == [1]
+
+
+def test_a_draw_of_some_rows_is_that_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In parts that fit into memory, and on devices that compute the residual of every row."""
+    generator = torch.Generator().manual_seed(2)
+    p, q = torch.randn(1000, 12, generator=generator), torch.randn(1000, 10, generator=generator)
+    seeds, positions = torch.arange(1000), torch.arange(1000) % 7
+    tokens = coupling.draw_coupled(p, q, seeds, positions)
+    monkeypatch.setattr(coupling, "ROWS_AT_ONCE", 1000)
+    assert (coupling.draw_coupled(p, q, seeds, positions) == tokens).all()
+    residual = coupling.draw_residual(p, q, seeds, positions)
+    drafts = coupling.draw_drafts(q, seeds, positions)
+    assert ((tokens == drafts) | (tokens == residual)).all() and (tokens == drafts).any() and (tokens != drafts).any()

@@ -5,50 +5,79 @@ probability min(1, p / q), and otherwise draws from what p has more than q. Here
 seed and the position: the same draft can be drawn again from the drafter's logits, which the verifying pass has too.
 So the token at a position is a function of p, q, seed and position, whether it was drafted or not. A draft is right if
 it is that token, and the answer of a request does not depend on the number of drafts, on preemption or on the batch.
+
+Logits are float32, seeds and positions int64, all on one device. Only on a CPU does anything wait for a result.
 """
 
 from __future__ import annotations
 
-import numpy as np
 import torch
+from vllm.triton_utils import HAS_TRITON
 
 from vllm_rast.engine.noise import ACCEPT, DRAFT, RESIDUAL, row_seeds, uniforms
 
+if HAS_TRITON:
+    from vllm.v1.worker.gpu.sample.gumbel import gumbel_sample
+
+ROWS_AT_ONCE = 256  # of the mix that have copies in memory: 160 MB each, of 152,000 ids
+
 
 def draw(logits: torch.Tensor, seeds: torch.Tensor) -> torch.Tensor:
-    """A sample of softmax(logits) for each row, [n]. logits: [n, vocab] in float32. seeds: [n] in int64."""
-    return torch.ops._C.fused_gumbel_argmax(logits.contiguous(), seeds)
+    """A sample of softmax(logits) for each row, [n]: the largest of logits and Gumbel noise.
+
+    logits: [n, vocab]. seeds: [n]. With Triton by vLLM's kernel, whose noise differs from that of its C++ for CPUs.
+    """
+    if not HAS_TRITON:
+        return torch.ops._C.fused_gumbel_argmax(logits.contiguous(), seeds)
+    ones = torch.ones(len(logits), dtype=torch.float32, device=logits.device)
+    rows = torch.arange(len(logits), device=logits.device)
+    zeros = torch.zeros_like(seeds)
+    return gumbel_sample(logits, rows, ones, seeds, zeros, apply_temperature=False, is_drafting=False)
 
 
-def draw_drafts(logits: torch.Tensor, seeds: np.ndarray, positions: np.ndarray) -> torch.Tensor:
+def over(logits: torch.Tensor, temperatures: torch.Tensor) -> torch.Tensor:
+    """Logits over each row's temperature, [n, vocab] in float32; as they are, if that is 0."""
+    return logits.float() / torch.where(temperatures > 0, temperatures, 1).unsqueeze(1)
+
+
+def draw_drafts(logits: torch.Tensor, seeds: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
     """The drafts at positions, [n], from the drafter's logits over the temperature, [n, vocab]."""
     return draw(logits, row_seeds(seeds, positions, DRAFT))
 
 
-def draw_coupled(p: torch.Tensor, q: torch.Tensor, seeds: np.ndarray, positions: np.ndarray) -> torch.Tensor:
+def draw_coupled(p: torch.Tensor, q: torch.Tensor, seeds: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
     """A sample of softmax(p) for each row that is the draft of softmax(q) as often as can be, [n].
 
     p: the mix's logits as they are to be sampled from, [n, vocab]. q: the drafter's over the temperature,
-    [n, up to vocab]. Both in float32. seeds, positions: [n] integers.
+    [n, up to vocab]. seeds, positions: [n].
     """
+    parts = (p, q, seeds, positions)
+    if len(p) <= ROWS_AT_ONCE:
+        return draw_some(*parts)
+    return torch.cat([draw_some(*some) for some in zip(*(part.split(ROWS_AT_ONCE) for part in parts), strict=True)])
+
+
+def draw_some(p: torch.Tensor, q: torch.Tensor, seeds: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    """`draw_coupled` for as many rows as there is room for copies."""
     drafts = draw_drafts(q, seeds, positions)
     places = drafts.unsqueeze(1)
     # Not log_softmax: as fast on a CPU, and off by 1e-5 for 152,000 ids in float32, where logsumexp is by 1e-6.
     ratio = p.gather(1, places).squeeze(1) - p.logsumexp(1) - q.gather(1, places).squeeze(1) + q.logsumexp(1)
     accepted = uniforms(seeds, positions, ACCEPT) < ratio.double().exp()
-    if not accepted.all():
-        rest = (~accepted).nonzero().squeeze(1)
-        drafts[rest] = draw_residual(p[rest], q[rest], seeds[rest.numpy()], positions[rest.numpy()])
+    if p.device.type != "cpu":  # asking which are left would wait for the device
+        return torch.where(accepted, drafts, draw_residual(p, q, seeds, positions))
+    (rest,) = (~accepted).nonzero(as_tuple=True)
+    if len(rest):
+        drafts[rest] = draw_residual(p[rest], q[rest], seeds[rest], positions[rest])
     return drafts
 
 
-def draw_residual(p: torch.Tensor, q: torch.Tensor, seeds: np.ndarray, positions: np.ndarray) -> torch.Tensor:
+def draw_residual(p: torch.Tensor, q: torch.Tensor, seeds: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
     """A sample of what softmax(p) has more than softmax(q), [n]; shapes as in `draw_coupled`."""
     more = p.softmax(1)
     more[:, : q.shape[1]] -= q.softmax(1)
     more.clamp_(min=0)
     # Nothing is left only where both agree to the last bit and the sums' rounding refused the draft.
-    empty = more.amax(1) == 0
-    more.log_()
-    more[empty] = p[empty]
+    empty = more.amax(1, keepdim=True) == 0
+    more = torch.where(empty, p, more.log_())
     return draw(more, row_seeds(seeds, positions, RESIDUAL))

@@ -7,14 +7,16 @@ from typing import Any
 
 import torch
 from torch import nn
-from vllm.config import VllmConfig
+from vllm.config import VllmConfig, get_layers_from_vllm_config
+from vllm.model_executor.layers.attention_layer_base import AttentionLayerBase
 from vllm.tokenizers import cached_tokenizer_from_config
 
 from vllm_rast.engine.decode_traces import DecodeTraces
 from vllm_rast.engine.divergence import TraceSums
 from vllm_rast.engine.gather import OneGather
 from vllm_rast.engine.heads import use_float32_head, use_wide_linears
-from vllm_rast.engine.shared_model import SharedModel, loaded_once, running_together
+from vllm_rast.engine.members import member_prefix
+from vllm_rast.engine.shared_model import SharedModel, columns_with, loaded_once, running_together
 from vllm_rast.engine.token_gates import GatedRows
 from vllm_rast.engine.token_traces import TokenTraces
 from vllm_rast.kernels.combine import combine_logits
@@ -235,6 +237,15 @@ class Ensemble(nn.Module):
         hidden = self.members[column](self.known_ids(input_ids, column), positions)
         logits = self.members[column].compute_logits(hidden)
         return self.draft_ids(logits if self.one_gather is None else self.one_gather(logits))
+
+    def draft_layers(self, vllm_config: VllmConfig) -> set[str]:
+        """The names of the attention layers that run when it drafts: the drafter's, under its prefix, and those of
+        models that always run with it, whose keys and values are overwritten like the drafter's own."""
+        assert self.draft_column is not None
+        columns = columns_with(self.members, self.draft_column)
+        prefixes = tuple(f"{member_prefix(column)}." if column else "model." for column in columns)
+        layers = get_layers_from_vllm_config(vllm_config, AttentionLayerBase)  # type: ignore[type-abstract]
+        return {name for name in layers if name.startswith(prefixes)}
 
     def take_draft_logits(self) -> torch.Tensor | None:
         """The drafter's logits of the rows that were mixed last, [num_rows, ids]; None if none were kept."""

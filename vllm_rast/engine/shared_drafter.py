@@ -9,16 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from vllm.config import VllmConfig, get_layers_from_vllm_config
+from vllm.config import VllmConfig
 from vllm.forward_context import set_forward_context
-from vllm.model_executor.layers.attention_layer_base import AttentionLayerBase
 from vllm.v1.attention.backend import CommonAttentionMetadata
 from vllm.v1.spec_decode.draft_model import DraftModelProposer
 
 from vllm_rast.engine.coupling import draw_drafts
 from vllm_rast.engine.ensemble import Ensemble
-from vllm_rast.engine.members import member_prefix
-from vllm_rast.engine.shared_model import columns_with
+from vllm_rast.engine.token_rows import to_device
 
 
 @dataclass
@@ -58,17 +56,10 @@ class SharedDrafter(DraftModelProposer):
         self.ensemble: Ensemble | None = None
 
     def load_model(self, target_model: nn.Module) -> None:
-        """Nothing is loaded: find the drafter's attention layers, which are registered under its prefix.
-
-        So are those of models that always run with it; what they write is overwritten like the drafter's own.
-        """
-        ensemble: Any = target_model
-        assert ensemble.draft_column is not None
-        columns = columns_with(ensemble.members, ensemble.draft_column)
-        prefixes = tuple(f"{member_prefix(column)}." if column else "model." for column in columns)
-        layers = get_layers_from_vllm_config(self.vllm_config, AttentionLayerBase)  # type: ignore[type-abstract]
-        self._draft_attn_layer_names = {name for name in layers if name.startswith(prefixes)}
-        self.ensemble = ensemble
+        """Nothing is loaded; the drafter's attention layers are found among those that there are."""
+        assert isinstance(target_model, Ensemble)
+        self.ensemble = target_model
+        self._draft_attn_layer_names = target_model.draft_layers(self.vllm_config)
 
     def initialize_cudagraph_keys(self, cudagraph_mode: Any) -> None:
         """Drafting uses no graphs of its own."""
@@ -82,14 +73,15 @@ class SharedDrafter(DraftModelProposer):
             going = [one for one in requests if one.count > index]
             inputs = [one.tokens[-1] if one.tokens else one.token for one in going]
             positions = np.array([one.position + index for one in going], dtype=np.int64)
-            logits = self.forward(inputs, positions, block_table[[one.row for one in going]], index)
+            rows = to_device(np.array([one.row for one in going]), self.device)
+            logits = self.forward(inputs, positions, block_table[rows], index)
             for one, token in zip(going, choose(logits, going, positions + 1), strict=True):
                 one.tokens.append(token)
 
     def forward(self, inputs: list[int], positions: np.ndarray, block_table: torch.Tensor, index: int) -> torch.Tensor:
         """The drafter's logits after one token of each request, [n, ids]; writes the tokens' keys and values."""
         assert self.ensemble is not None
-        places = torch.from_numpy(positions).to(self.device)
+        places = to_device(positions, self.device)
         blocks = block_table.gather(1, (places // self.block_size).unsqueeze(1)).squeeze(1)
         slots = blocks.to(torch.int64) * self.block_size + places % self.block_size
         lengths = torch.from_numpy((positions + 1).astype(np.int32))
@@ -123,11 +115,13 @@ class SharedDrafter(DraftModelProposer):
 
 def choose(logits: torch.Tensor, requests: Sequence[Drafted], positions: np.ndarray) -> list[int]:
     """The next draft of each request, at its position: greedy, or a sample with the request's own seed."""
-    temperatures = torch.tensor([one.temperature for one in requests])
     tokens = logits.argmax(dim=1)
-    sampled = temperatures > 0
-    if sampled.any():
-        scaled = logits[sampled].float() / temperatures[sampled].unsqueeze(1)
-        seeds = np.array([one.seed for one in requests])
-        tokens[sampled] = draw_drafts(scaled, seeds[sampled.numpy()], positions[sampled.numpy()])
+    temperatures = np.array([one.temperature for one in requests], dtype=np.float32)
+    (sampled,) = temperatures.nonzero()
+    if len(sampled):
+        seeds = np.array([one.seed for one in requests])[sampled]
+        rows, temperature, seeds, places = (
+            to_device(some, logits.device) for some in (sampled, temperatures[sampled], seeds, positions[sampled])
+        )
+        tokens[rows] = draw_drafts(logits[rows].float() / temperature.unsqueeze(1), seeds, places)
     return tokens.tolist()

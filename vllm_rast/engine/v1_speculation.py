@@ -74,11 +74,11 @@ class SpeculatingMixin:
             num_drafts[:] = spec_decode_metadata.num_draft_tokens
         return Step(
             draft_logits=draft_logits,
-            coupled=self.drafts() & (temperatures > 0).numpy(),
+            coupled=self.drafts() & (temperatures > 0).cpu().numpy(),
             seeds=self.seeds(req_ids),
             lengths=self.input_batch.num_tokens_no_spec[: len(req_ids)].astype(np.int64),
             temperatures=temperatures,
-            last_rows=torch.from_numpy((num_drafts + 1).cumsum() - 1),
+            last_rows=(num_drafts + 1).cumsum() - 1,
             num_drafts=num_drafts,
         )
 

@@ -14,12 +14,13 @@ from vllm.v1.sample.ops.topk_topp_sampler import apply_top_k_top_p
 from vllm.v1.sample.rejection_sampler import PLACEHOLDER_TOKEN_ID, RejectionSampler
 
 from vllm_rast.engine.coupling import draw_coupled
+from vllm_rast.engine.token_rows import to_device
 from vllm_rast.mix.draft_schedule import DraftSchedule
 
 
 @dataclass
 class Step:
-    """What sampling must know of a step's requests beyond the mixed logits.
+    """What sampling must know of a step's requests beyond the mixed logits. What V1 knows of them is on the host.
 
     draft_logits: the drafter's, [num_rows, ids], from the pass that gave the mix's.
     coupled: which requests sample by way of the drafter, [num_reqs]: those that sample and that use it.
@@ -33,23 +34,25 @@ class Step:
     seeds: np.ndarray
     lengths: np.ndarray
     temperatures: torch.Tensor
-    last_rows: torch.Tensor
+    last_rows: np.ndarray
     num_drafts: np.ndarray
 
-    def draw(self, logits: torch.Tensor, requests: np.ndarray, rows: torch.Tensor, offsets: np.ndarray) -> torch.Tensor:
+    def draw(self, logits: torch.Tensor, requests: np.ndarray, rows: np.ndarray, offsets: np.ndarray) -> torch.Tensor:
         """Tokens of coupled requests, [n], from the mix's logits as they are to be sampled from, [n, vocab].
 
         requests: each line's request. rows: its row in the step. offsets: its place among the step's new tokens.
         """
-        q, temperatures = some_rows(self.draft_logits, rows).float(), self.temperatures[requests]
+        device = logits.device
+        q, temperatures = some_rows(self.draft_logits, rows).float(), self.temperatures[to_device(requests, device)]
         if (temperatures != 1).any():
             q = q / temperatures.unsqueeze(1)
-        return draw_coupled(logits, q, self.seeds[requests], self.lengths[requests] + offsets)
+        seeds, positions = self.seeds[requests], self.lengths[requests] + offsets
+        return draw_coupled(logits, q, to_device(seeds, device), to_device(positions, device))
 
 
-def some_rows(logits: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+def some_rows(logits: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
     """These rows, in ascending order; without a copy if they are all."""
-    return logits if len(rows) == len(logits) else logits[rows]
+    return logits if len(rows) == len(logits) else logits[to_device(rows, logits.device)]
 
 
 class CoupledSampler(nn.Module):
@@ -72,12 +75,14 @@ class CoupledSampler(nn.Module):
             return self.plain(logits, generators, k, p)
         logits = apply_top_k_top_p(logits, k, p)
         if step.coupled.all():
-            sampled, returned = torch.empty(len(logits), dtype=torch.int64), self.processed(logits)
+            sampled = torch.empty(len(logits), dtype=torch.int64, device=logits.device)
+            returned = self.processed(logits)
         else:
             sampled, returned = self.plain(logits, generators, None, None)
         (requests,) = step.coupled.nonzero()
-        p = some_rows(logits, torch.from_numpy(requests))
-        sampled[requests] = step.draw(p, requests, step.last_rows[requests], step.num_drafts[requests])
+        p = some_rows(logits, requests)
+        drawn = step.draw(p, requests, step.last_rows[requests], step.num_drafts[requests])
+        sampled[to_device(requests, logits.device)] = drawn
         return sampled, returned
 
     def processed(self, logits: torch.Tensor) -> torch.Tensor | None:
@@ -130,9 +135,8 @@ class Verifier(RejectionSampler):
         step: Step | None = self.sampler.topk_topp_sampler.step
         if step is not None and step.coupled[requests].any():
             (lines,) = step.coupled[requests].nonzero()
-            rows = self.target_rows(counts)[lines]
-            p = some_rows(target_logits, torch.from_numpy(lines))
-            tokens[lines] = step.draw(p, requests[lines], rows, offsets[lines])
+            p, rows = some_rows(target_logits, lines), self.target_rows(counts)[lines]
+            tokens[to_device(lines, tokens.device)] = step.draw(p, requests[lines], rows, offsets[lines])
         output = torch.full((len(counts), max_spec_len + 1), PLACEHOLDER_TOKEN_ID, dtype=torch.int32)
         right = (tokens == draft_token_ids).tolist()
         values, bonus = tokens.tolist(), bonus_token_ids.flatten().tolist()
@@ -148,10 +152,10 @@ class Verifier(RejectionSampler):
             if self.schedule is not None:
                 self.schedule.note_accepted(count, kept)
             place += count
-        return output
+        return output.to(tokens.device)
 
     @staticmethod
-    def target_rows(counts: np.ndarray) -> torch.Tensor:
+    def target_rows(counts: np.ndarray) -> np.ndarray:
         """The rows of the step that drafts are compared with: all but each request's last, [num_drafts]."""
         last = (counts + 1).cumsum() - 1
-        return torch.from_numpy(np.setdiff1d(np.arange(int(counts.sum()) + len(counts)), last))
+        return np.setdiff1d(np.arange(int(counts.sum()) + len(counts)), last)
