@@ -238,6 +238,14 @@ def test_a_quantised_drafter(start_engine: Callable[..., Any], random_models: di
     assert answers[0] == answers[1]
 
 
+def test_drafts_that_vllm_measures_its_memory_with_do_not_count(engine: Any) -> None:
+    runner, before = runner_of(engine), drafts(engine)
+    model = runner.get_model()
+    numbers = len(model.members) + model.token_gates.shape[1]
+    runner._dummy_sampler_run(torch.zeros(4, sum(model.widths) + numbers))
+    assert (drafts(engine) == before).all()
+
+
 def test_fewer_drafts_for_one_request(engine: Any, reference: ReferenceLLM) -> None:
     prompts = make_prompts(4, seed=78)
     requests = [{"prompt_token_ids": prompt} for prompt in prompts]

@@ -57,10 +57,11 @@ class SpeculatingMixin:
         if not any(spec_decode_metadata.num_draft_tokens):
             spec_decode_metadata = None  # nothing to verify: without a copy of all logits
         self.sampler.topk_topp_sampler.step = self.step(spec_decode_metadata)
+        self.rejection_sampler.counts = True
         try:
             return super()._sample(logits, spec_decode_metadata)  # type: ignore[misc]
         finally:
-            self.sampler.topk_topp_sampler.step = None
+            self.sampler.topk_topp_sampler.step, self.rejection_sampler.counts = None, False
 
     def step(self, spec_decode_metadata: Any) -> Step | None:
         """What sampling must know of this step's requests; None if none samples by way of the drafter."""

@@ -98,12 +98,14 @@ class Verifier(RejectionSampler):
     """Finds the token at each drafted position as it would be without drafts, and keeps drafts as far as they agree.
 
     drafted, accepted: how many drafts there were so far at each place behind the last certain token, [most drafts].
-    schedule: is told of every request's drafts, if there is one.
+    schedule: is told of every request's drafts, if there is one. counts: whether these are a request's at all; while
+    vLLM measures its memory it verifies some that nobody made.
     """
 
     def __init__(self, sampler: Any, most: int, schedule: DraftSchedule | None = None) -> None:
         super().__init__(sampler)
         self.schedule = schedule
+        self.counts = False
         self.drafted = np.zeros(most, dtype=np.int64)
         self.accepted = np.zeros(most, dtype=np.int64)
 
@@ -147,12 +149,18 @@ class Verifier(RejectionSampler):
                 kept += 1
             new = values[place : place + kept + 1] if kept < count else [*values[place : place + count], bonus[request]]
             output[request, : len(new)] = torch.tensor(new, dtype=torch.int32)
-            self.drafted[:count] += 1
-            self.accepted[:kept] += 1
-            if self.schedule is not None:
-                self.schedule.note_accepted(count, kept)
+            self.note(count, kept)
             place += count
         return output.to(tokens.device)
+
+    def note(self, count: int, kept: int) -> None:
+        """A request had so many drafts, and so many of them were right."""
+        if not self.counts:
+            return
+        self.drafted[:count] += 1
+        self.accepted[:kept] += 1
+        if self.schedule is not None:
+            self.schedule.note_accepted(count, kept)
 
     @staticmethod
     def target_rows(counts: np.ndarray) -> np.ndarray:
