@@ -10,6 +10,7 @@ import pytest
 import torch
 from greedy import SCHEDULES, decode, expected, make_prompts, params
 from random_models import NUM_TOKENS
+from v1 import runner_of
 
 from vllm_rast import ModelPair, RastConfig
 from vllm_rast.reference import ReferenceLLM
@@ -151,6 +152,19 @@ def test_models_that_no_request_uses_do_not_run(engine: Any, reference: Referenc
         assert set(calls) == used
     for hook in hooks:
         hook.remove()
+
+
+def test_ids_that_a_model_lacks_are_cut_at_a_fixed_address(engine: Any) -> None:
+    """A CUDA graph of a part of a model reads its inputs where they were when it was made."""
+    model = runner_of(engine).get_model()
+    some, more = torch.tensor([3, 127], dtype=torch.int32), torch.tensor([97, 98, 5], dtype=torch.int32)
+    assert model.known_ids(some, 0) is some
+    for column in (1, 2):
+        known = model.known_ids(some, column)
+        assert known.tolist() == [3, 97]
+        again = model.known_ids(more, column)
+        assert again.tolist() == [97, 97, 5] and again.data_ptr() == known.data_ptr()
+    assert model.known_ids(some, 1).data_ptr() != again.data_ptr()
 
 
 def test_stop_strings_and_chat(engine: Any) -> None:

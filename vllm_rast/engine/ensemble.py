@@ -63,7 +63,9 @@ class Ensemble(nn.Module):
         device = next(members[0].parameters()).device
         self.register_buffer("token_weights", default.repeat(max_tokens, 1).to(device), persistent=False)
         self.register_buffer("token_gates", torch.zeros(max_tokens, len(CARRIED), device=device), persistent=False)
-        self.register_buffer("ids_known", torch.zeros(max_tokens, dtype=torch.int32, device=device), persistent=False)
+        # The ids that a model has, of one that lacks some of the base's: like all inputs of a graph at a fixed address.
+        known = torch.zeros(len(members), max_tokens, dtype=torch.int32, device=device)
+        self.register_buffer("known_tokens", known, persistent=False)
         # Pieces of models that vLLM records as CUDA graphs share their memory: what one model gave is overwritten by
         # the next one.
         self.copies_states = device.type == "cuda"
@@ -129,7 +131,8 @@ class Ensemble(nn.Module):
         """
         if input_ids is None or self.vocab_sizes[column] >= self.vocab_sizes[0]:
             return input_ids
-        return torch.clamp(input_ids, max=self.vocab_sizes[column] - 1, out=self.ids_known[: len(input_ids)])
+        known = self.known_tokens[column, : len(input_ids)]
+        return torch.clamp(input_ids, max=self.vocab_sizes[column] - 1, out=known)
 
     def compute_logits(self, rows: torch.Tensor) -> torch.Tensor | None:
         """The mixed logits, [num_rows, vocab_base] in float32; None on ranks that do not sample.
