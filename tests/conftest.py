@@ -110,6 +110,7 @@ MARKED_BY_FILE = {
     "test_generate_vllm": "engine",
     "test_engine_modes": "engine",
     "test_v2_runner": "engine",
+    "test_v2_speculation": "engine",
     "test_serve": "server",
     "test_serve_life": "server",
     "test_serve_options": "server",

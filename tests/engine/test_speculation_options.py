@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from test_checks import OPTIONS, engine_config, refused
+from vllm.config import VllmConfig
 from vllm.engine.arg_utils import EngineArgs
 
 from vllm_rast import ModelPair, RastConfig, UserError
-from vllm_rast.engine.members import member_model_configs, rast_config
+from vllm_rast.engine.members import member_model_configs, normalise_speculate, rast_config
 from vllm_rast.engine.memory import memory_plan
-from vllm_rast.engine.speculation import check_features
+from vllm_rast.engine.speculation import check_features, check_scheduling, share_drafter
 from vllm_rast.mix.speculation import AUTO_DRAFTS, drafter_column
 
 
@@ -62,21 +65,48 @@ def test_what_drafts_do_not_go_with(
     assert message.startswith("speculate: ") and named in message and len(message.splitlines()) == 1
 
 
-def test_the_v2_runner(random_models: dict[str, str], rast: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    config = engine_config(random_models["base"], rast)
+@pytest.fixture
+def config(random_models: dict[str, str], rast: dict[str, Any]) -> VllmConfig:
+    return engine_config(random_models["base"], rast)
+
+
+def on_v2(config: VllmConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(type(config), "use_v2_model_runner", True)
-    with pytest.raises(UserError, match="^speculate: not with the V2 model runner yet"):
-        check_features(config, [])
 
 
-def test_sliding_windows(random_models: dict[str, str], rast: dict[str, Any]) -> None:
-    config = engine_config(random_models["base"], rast)
+def test_the_v2_runner(config: VllmConfig, random_models: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It pads requests with drafts for its graphs, and schedules asynchronously."""
+    mix = rast_config(config)
+    assert mix is not None and config.speculative_config is not None
+    assert config.speculative_config.num_speculative_tokens_per_batch_size == [(1, OPTIONS["max_num_seqs"], 3)]
+    on_v2(config, monkeypatch)
+    config.speculative_config.num_speculative_tokens_per_batch_size = None
+    config.scheduler_config.async_scheduling = True
+    share_drafter(config, mix, [])
+    assert config.speculative_config.num_speculative_tokens_per_batch_size is None
+    assert config.scheduler_config.async_scheduling and config.num_lookahead_tokens == 3
+    check_scheduling(EngineArgs(random_models["base"], async_scheduling=True), config)
+    with pytest.raises(UserError, match='^speculate: not with "auto" in the V2 model runner yet; give a number'):
+        check_features(config, dataclasses.replace(mix, speculate="auto"), [])
+
+
+def test_a_request_of_the_v2_runner_has_as_many_drafts_as_any() -> None:
+    for wanted in (None, 3):
+        assert normalise_speculate(SimpleNamespace(extra_args={"speculate": wanted}), 3, fewer=False) == 3
+    for wanted in (0, 2):
+        with pytest.raises(UserError, match="^speculate: vLLM's V2 runner drafts 3 tokens for every request"):
+            normalise_speculate(SimpleNamespace(extra_args={"speculate": wanted}), 3, fewer=False)
+
+
+def test_sliding_windows(config: VllmConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     mix = rast_config(config)
     assert mix is not None
     members = member_model_configs(config, mix)
     members[2].hf_text_config.sliding_window = 64
-    with pytest.raises(UserError, match="speculate: not with a model with sliding windows yet"):
-        check_features(config, members)
+    with pytest.raises(UserError, match="speculate: not with a model with sliding windows in the V1 model runner yet"):
+        check_features(config, mix, members)
+    on_v2(config, monkeypatch)
+    check_features(config, mix, members)
 
 
 def test_the_drafter(random_models: dict[str, str]) -> None:

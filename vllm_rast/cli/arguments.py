@@ -111,8 +111,8 @@ def add_speculation_arguments(parser: argparse.ArgumentParser) -> None:
         "--speculate",
         type=drafts,
         metavar="K|auto|0",
-        help="tokens that are drafted before each pass; auto: as many as pay at the number of running requests; 0: none"
-        " (default: 0)",
+        help="tokens that are drafted before each pass; auto, in vLLM's V1 runner: as many as pay at the number of"
+        " running requests; 0: none (default: 0)",
     )
     group.add_argument(
         "--drafter",

@@ -15,6 +15,10 @@ from vllm_rast.engine.names import SUPPORTED_VLLM
 from vllm_rast.mix.model_names import TINY_FOLDER, TINY_MODELS
 
 ENTRY_POINT = "vllm_rast.engine.plugin:register"
+DRAFTS_OF = {
+    "V1": "a request may ask for fewer; auto chooses K in each step",
+    "V2": "K is the same for every request, so neither auto nor fewer for one",
+}
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,7 @@ def examine_vllm() -> Iterator[Finding]:
     yield Finding("device", device, "vLLM's platform")
     runner, reason = choose_runner(has_triton())
     yield Finding("runner", runner, reason)
-    yield examine_speculation(runner, device)
+    yield examine_speculation(runner)
 
 
 def choose_runner(has_triton: bool) -> tuple[str, str]:
@@ -103,15 +107,13 @@ def choose_runner(has_triton: bool) -> tuple[str, str]:
     return "V1", "V2 needs Triton, which has no back end here"
 
 
-def examine_speculation(runner: str, device: str) -> Finding:
-    """Whether `--speculate` works here; each engine says in its memory plan what it has on."""
-    if (runner, device) != ("V1", "cpu"):
-        return Finding("speculation", "not here", "the mix's own drafts need the V1 runner on a CPU so far")
+def examine_speculation(runner: str) -> Finding:
+    """What `--speculate` takes here; each engine says in its memory plan what it has on."""
     return Finding(
         "speculation",
         "off, on with --speculate K",
         "the first positive, or --drafter NAME, drafts K tokens; no extra weights, K extra slots of the KV cache per"
-        " request",
+        f" request; {DRAFTS_OF[runner]}",
     )
 
 

@@ -16,14 +16,17 @@ What is used, and where (`tests/engine/test_vllm_contract.py` checks every name)
   VLLM_USE_V2_MODEL_RUNNER=0) to write each scheduled token's weights. Reads `input_batch.req_ids`, `requests` and
   their `num_prompt_tokens`, `req_indices`, `positions`; `_update_streaming_request` says that a session goes on.
   On a CPU also `_sample` and `_bookkeeping_sync`, to keep seeded requests alive under chunked prefill.
-- `speculation`: what vLLM's configuration is told of the mix's own drafts (`SpeculativeConfig`: the n-gram method while
-  it is completed, then a draft model's), and what they do not go with.
+- `speculation`: what vLLM's configuration is told of the mix's own drafts (`SpeculativeConfig`: the n-gram method for
+  GPUs while it is completed, then a draft model's), and what they do not go with.
 - `v1_speculation`: the V1 runner with drafts. Overrides `_prepare_inputs`, `_sample`, `_input_fits_in_drafter` and
   `propose_draft_token_ids`; replaces its sampler's `topk_topp_sampler` and its `rejection_sampler`.
 - `shared_drafter`: stands for vLLM's `DraftModelProposer`; builds `CommonAttentionMetadata` and `AttentionGroup`'s
   metadata for the drafter's layers and runs it in a forward context of its own.
 - `verifier`, `coupling`, `noise`: the token at each drafted position from the mix, the drafter, the seed and the
-  position (`RejectionSampler`, `fused_gumbel_argmax`).
+  position (`RejectionSampler`; `fused_gumbel_argmax`, or with Triton `gumbel_sample`).
+- `v2_drafter`: the V2 runner's speculator (`DraftModelSpeculator.propose` and what it asks for beside), in the place of
+  `init_speculator` while the runner is made; `SpeculatorCudaGraphManager` captures a draft.
+- `v2_verifier`: the V2 runner's `RejectionSampler._verify` and `Sampler.sample`, through `ModelState.custom_sampler`.
 - `draft_pace`: how many drafts a step makes; with "auto" by the steps' times, which the first rank broadcasts to the
   others (`GroupCoordinator.broadcast`).
 - `cpu_rejection`: two mended functions of vLLM's `rejection_sampler`, for every drafter on a CPU.

@@ -77,7 +77,7 @@ class Ensemble(nn.Module):
         self.one_gather = OneGather(loaded) if OneGather.fits(loaded) else None
         self.trace_sums = TraceSums(device) if config.trace else None
         self.draft_column = drafter_column(config) if config.speculate else None
-        self.keeps_draft_logits = False  # the V1 runner says so for a step whose samples need them
+        self.keeps_draft_logits = False  # both runners say so for a step whose samples need them
         self.draft_logits: torch.Tensor | None = None  # the drafter's, of the rows that were mixed last
         self.token_traces = TokenTraces(config) if config.token_traces else None
         self.decode_traces = DecodeTraces(device)
@@ -251,8 +251,11 @@ class Ensemble(nn.Module):
         return {name for name in layers if name.startswith(prefixes)}
 
     def take_draft_logits(self) -> torch.Tensor | None:
-        """The drafter's logits of the rows that were mixed last, [num_rows, ids]; None if none were kept."""
-        logits, self.draft_logits = self.draft_logits, None
+        """The drafter's logits of the rows that were mixed last, [num_rows, ids]; None if none were kept.
+
+        Rows of prompts, which are mixed after those that are sampled from, need none.
+        """
+        logits, self.draft_logits, self.keeps_draft_logits = self.draft_logits, None, False
         return None if logits is None else self.draft_ids(logits)
 
     def take_rows(self) -> torch.Tensor | None:

@@ -58,10 +58,11 @@ def requested_alpha(params: Any) -> Any:
     return (extra or {}).get("alpha")
 
 
-def normalise_speculate(params: Any, most: int) -> int:
+def normalise_speculate(params: Any, most: int, fewer: bool = True) -> int:
     """How many drafts a request wants at most, `most` if it does not say, which is also put back as a plain integer.
 
-    Raises UserError unless it is an integer from 0 to `most`, the engine's number.
+    Raises UserError unless it is an integer from 0 to `most`, the engine's number, or that number itself if the engine
+    makes no `fewer` for one request than for another.
     """
     wanted = (params.extra_args or {}).get("speculate")
     if wanted is None:
@@ -69,6 +70,11 @@ def normalise_speculate(params: Any, most: int) -> int:
     if not most and wanted != 0:
         raise UserError("speculate: this engine makes no drafts; start it with speculate, or leave it out")
     drafts = check_drafts(wanted, "speculate", most)
+    if drafts < most and not fewer:
+        raise UserError(
+            f"speculate: vLLM's V2 runner drafts {most} tokens for every request; leave it out, or start the engine"
+            " with VLLM_USE_V2_MODEL_RUNNER=0"
+        )
     params.extra_args = {**params.extra_args, "speculate": drafts}
     return drafts
 

@@ -24,7 +24,7 @@ from vllm_rast.engine.members import normalise_alpha, normalise_speculate, rast_
 from vllm_rast.engine.names import LOAD_FORMAT, WORKER_CLS
 from vllm_rast.engine.requests import check_allowed
 from vllm_rast.engine.serialization import unwritable_field
-from vllm_rast.engine.speculation import ask_for_drafts
+from vllm_rast.engine.speculation import ask_for_drafts, check_scheduling
 from vllm_rast.engine.taken_traces import note_request
 from vllm_rast.engine.token_traces import FIELD, check_trace
 from vllm_rast.errors import UserError
@@ -64,8 +64,10 @@ def checking_engine(create_engine_config: Any) -> Any:
         if not mixing:
             return create_engine_config(self, *args, **kwargs)
         name_our_parts(self)
-        with drafting(self):
+        with drafting(self) as speculates:
             vllm_config: VllmConfig = create_engine_config(self, *args, **kwargs)
+        if speculates:
+            check_scheduling(self, vllm_config)
         check_engine(vllm_config)
         prepare()
         return vllm_config
@@ -96,14 +98,14 @@ def name_base_adapter(engine_args: EngineArgs) -> None:
 
 
 @contextmanager
-def drafting(engine_args: EngineArgs) -> Iterator[None]:
-    """While vLLM makes its configuration it is told of our drafts, if `speculate` asks for any."""
+def drafting(engine_args: EngineArgs) -> Iterator[bool]:
+    """While vLLM makes its configuration it is told of our drafts, if `speculate` asks for any; whether it does."""
     rast: Any = engine_args.additional_config["rast"]
     speculates = isinstance(rast, dict) and rast.get("speculate", 0) != 0
     if speculates:
         engine_args.speculative_config = ask_for_drafts(engine_args, most_drafts(check_speculate(rast["speculate"])))
     try:
-        yield
+        yield speculates
     finally:
         if speculates:
             engine_args.speculative_config = None  # the same arguments may be asked again
@@ -161,7 +163,7 @@ def models_of_request(config: RastConfig, vllm_config: VllmConfig, params: Sampl
     try:
         schedule = parse_alpha(config, normalise_alpha(params))
         check_allowed(config, vllm_config, params, schedule.used)
-        normalise_speculate(params, config.most_drafts)
+        normalise_speculate(params, config.most_drafts, fewer=not vllm_config.use_v2_model_runner)
         traced = check_decode_trace(params, vllm_config)
     except UserError as error:
         raise RequestError(str(error)) from None

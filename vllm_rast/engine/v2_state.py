@@ -44,6 +44,17 @@ class RastModelState(DefaultModelState):
         self.staged_gates: dict[int, np.ndarray] = {}
         self.asked: dict[str, Asked] = {}  # requests whose tokens are traced
         self.given: dict[str, tuple[TraceRequest, list[int]]] = {}  # requests to be read, with their prompts' tokens
+        self.verifier: Any = None  # with `speculate`
+
+    def custom_sampler(self, sampler: Any) -> Any:
+        """V2 asks a model here for a sampler, and for one that verifies drafts."""
+        ensemble: Any = self.model
+        if ensemble.draft_column is None:
+            return None
+        from vllm_rast.engine.v2_verifier import V2Verifier
+
+        self.verifier = V2Verifier(sampler, self.vllm_config.speculative_config, ensemble)
+        return sampler, self.verifier
 
     def add_request(self, req_index: int, new_req_data: Any) -> None:
         """vLLM adds a resumed request again, with the prompt alone as its prompt."""
@@ -102,6 +113,7 @@ class RastModelState(DefaultModelState):
         positions, weights = input_batch.positions[:num_tokens], self.token_weights[:num_tokens]
         write_token_rows(weights, self.table[:, : int(self.widths[running].max())], slots, positions)
         model: Any = self.model
+        model.keeps_draft_logits = self.verifier is not None and self.verifier.samples(running)
         model.gated = bool(self.gated[running].any())
         if model.gated:
             write_token_gates(model.token_gates[:num_tokens], weights, self.gates, slots, positions)

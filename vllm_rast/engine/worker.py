@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 from unittest.mock import patch
 
@@ -53,6 +54,15 @@ class TracingMixin:
         return [] if traces is None else traces.take(request_ids)
 
 
+def drafting(worker: Any) -> AbstractContextManager[None]:
+    """While a worker makes V2's runner: it takes the ensemble's own drafter, if `speculate` asks for one."""
+    if not worker.use_v2_model_runner:
+        return nullcontext()
+    from vllm_rast.engine.v2_drafter import drafting_by_the_ensemble
+
+    return drafting_by_the_ensemble(worker.vllm_config)
+
+
 if current_platform.is_cpu():
     from vllm.v1.worker import cpu_worker
 
@@ -64,7 +74,7 @@ if current_platform.is_cpu():
 
         def init_device(self) -> None:
             mend_rejection_sampling()
-            with self.our_runner():
+            with self.our_runner(), drafting(self):
                 super().init_device()
 
         def our_runner(self) -> Any:
@@ -79,13 +89,14 @@ if current_platform.is_cpu():
 else:
 
     class RastWorker(TracingMixin, Worker):  # type: ignore[no-redef]
-        """The GPU worker asks for its runner."""
+        """The GPU worker asks for its runner; V2's asks the ensemble for its ModelState, and a name for its drafter."""
 
         def _make_model_runner(self) -> Any:
             if self.use_v2_model_runner:
                 from vllm_rast.engine.v2_runner import RastGPUModelRunnerV2
 
-                return RastGPUModelRunnerV2(self.vllm_config, self.device)
+                with drafting(self):
+                    return RastGPUModelRunnerV2(self.vllm_config, self.device)
             from vllm_rast.engine.v1_runner import RastGPUModelRunner
 
             return RastGPUModelRunner(self.vllm_config, self.device)
