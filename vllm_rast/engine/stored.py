@@ -57,7 +57,9 @@ def read_header(file: str, state: tuple[int, int, int]) -> Mapping[str, Stored]:
     try:
         with open(file, "rb") as opened:
             length = int.from_bytes(opened.read(8), "little")
-            header = json.loads(opened.read(length)) if length <= state[-1] - 8 else None
+            if length > state[-1] - 8:
+                raise ValueError(length)
+            header = json.loads(opened.read(length))
         tensors = {name: one for name, one in header.items() if name != "__metadata__"}
         return MappingProxyType({name: Stored(one["dtype"], tuple(one["shape"])) for name, one in tensors.items()})
     except (ValueError, AttributeError, LookupError, TypeError):
