@@ -1,4 +1,5 @@
-"""A mix behind vLLM's OpenAI server, asked by the openai client: weights in the body, or by the model's name.
+"""A mix behind vLLM's OpenAI server, asked by the openai client: weights in the body, or by the model's name, and what
+each model thinks of every token.
 
 python client.py                          starts a server for the answers
 python client.py http://127.0.0.1:8000    asks one that runs, of the tiny models with --expose base
@@ -36,6 +37,13 @@ def ask(url: str) -> None:
             extra_body={} if alpha is None else {"vllm_xargs": {"alpha": alpha}},
         )
         print(f"{model}, alpha {alpha}: {answer.choices[0].message.content!r}")
+    answer = client.chat.completions.create(
+        model="tiny:base", messages=QUESTION, temperature=0, max_tokens=12, extra_body={"vllm_xargs": {"trace": 1}}
+    )
+    trace = answer.choices[0].model_extra["token_trace"]
+    for place, token in enumerate(trace["tokens"]):
+        moved = trace["mix"]["logprobs"][place] - trace["base"]["logprobs"][place]
+        print(f"{token!r:12} {moved:+.2f} nats, the base's own: {trace['base']['top_tokens'][place][0]!r}")
 
 
 @contextmanager

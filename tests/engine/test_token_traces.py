@@ -234,6 +234,7 @@ def test_large_vocabularies_in_float32() -> None:
 
 SCRIPT = """
 import json, sys
+from vllm import SamplingParams
 from vllm_rast import RastLLM
 from vllm_rast.llm import Answer
 
@@ -242,14 +243,23 @@ if __name__ == "__main__":
     engine = RastLLM(job["base"], **job["models"], token_traces=True, tensor_parallel_size=2, dtype="float32",
                      max_model_len=256, max_num_seqs=8, block_size=32, enforce_eager=True)
     traces = engine.trace_answers(Answer(*answer) for answer in job["answers"])
-    json.dump({key: numbers.tolist() for key, numbers in traces}, open(sys.argv[2], "w"))
+    read = {key: numbers.tolist() for key, numbers in traces}
+    asked = [SamplingParams(temperature=0, max_tokens=9, extra_args={"alpha": answer[2], "trace": 1})
+             for answer in job["answers"]]
+    outputs = engine.generate([{"prompt_token_ids": answer[0]} for answer in job["answers"]], asked, use_tqdm=False)
+    samples = [output.outputs[0] for output in outputs]
+    decoded = [
+        [list(one.token_ids), {name: some.tolist() for name, some in one.token_trace.items()}] for one in samples
+    ]
+    json.dump({"read": read, "decoded": decoded}, open(sys.argv[2], "w"))
 """
 
 
 def test_two_ranks(
     tmp_path: Path, random_models: dict[str, str], models: dict[str, Any], reference: ReferenceLLM
 ) -> None:
-    """Engine and workers in processes of their own; heads of 128 and of 98 rows are cut alike."""
+    """Engine and workers in processes of their own; heads of 128 and of 98 rows are cut alike. What is read, and what
+    is traced while it is decoded."""
     answers = make_answers(seed=100)
     (tmp_path / "job.json").write_text(
         json.dumps({"base": random_models["base"], "models": models, "answers": answers})
@@ -259,8 +269,19 @@ def test_two_ranks(
     environment = {**os.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1000)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    got = json.loads((tmp_path / "traces.json").read_text())
+    got, decoded = json.loads((tmp_path / "traces.json").read_text()).values()
     assert sorted(got, key=int) == [str(key) for key in range(len(answers))]
     columns = trace_columns(reference.config)
     for key, answer in enumerate(answers):
         assert_equal(np.array(got[str(key)]), columns, expected(reference, answer))
+    for answer, (ids, trace) in zip(answers, decoded, strict=True):
+        text, start = [*answer.prompt_ids, *ids], len(answer.prompt_ids)
+        for label, alpha in {
+            "mix": answer.alpha,
+            "base": "base",
+            "positive_2": "positive:2",
+            "ceiling": "ceiling",
+        }.items():
+            rows = reference.logits(text, alpha, start).log_softmax(-1)[start - 1 : -1].numpy()
+            np.testing.assert_allclose(trace[f"{label}_logprob"], rows[np.arange(len(ids)), ids], atol=2e-4)
+            assert trace[f"{label}_top1"] == rows.argmax(axis=1).tolist()

@@ -74,6 +74,7 @@ def test_example(
 def test_the_client(server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     out = run(monkeypatch, capsys, FOLDER / "client.py", server.url)
     assert SAYS["client"] in out and "boxed" in out
+    assert out.count(" nats, the base's own: ") > 4
 
 
 @pytest.mark.slow

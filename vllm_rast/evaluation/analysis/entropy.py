@@ -150,5 +150,6 @@ def draw(axes: Axes, row: str, drawn: Drawn, of: Sequence[str]) -> None:
     styles = styles_of(["base", "rast"])
     colours = {"base": styles["base"][0], "mix": styles["rast"][0]}
     bars(axes, names, {"base": base, "mix": mix}, colours, rotation=30, ha="right")
-    label(axes, f"entropy in the answers of {row}", "", "nats")
+    by = ", by difficulty" if "difficulty" in of else ""
+    label(axes, f"entropy in the answers of {row}{by}", "", "nats")
     legend(axes)
