@@ -16,17 +16,12 @@ from greedy import GATES, decode, expected, make_prompts, params
 from paths import ROOT
 from random_models import NUM_TOKENS, make_model, needs_int8, quantise
 
-from vllm_rast import RastConfig
+from vllm_rast import ModelPair, RastConfig
 from vllm_rast.reference import ReferenceLLM
 
 ALPHAS: list[Any] = [0, 0.5, 1, 2, "positive", "base", *GATES[:3]]
 # Hidden states in bfloat16 carry 8 bits: measured on these models, a logprob moves by 0.017 on average, at most 0.083.
 BFLOAT16_TOLERANCE = 0.15
-
-
-@pytest.fixture(scope="module")
-def config(random_models: dict[str, str]) -> RastConfig:
-    return RastConfig.build(random_models["base"], random_models["positive"], random_models["negative"])
 
 
 def test_bfloat16_logprobs(start_engine: Callable[..., Any], tmp_path: Path) -> None:
@@ -198,10 +193,13 @@ def test_two_ranks_that_draft(start_engine: Callable[..., Any], tmp_path: Path, 
     assert first["gathers"] == first["compute_logits"] + first["draft"]
 
 
-def test_compiled(tmp_path: Path, random_models: dict[str, str], config: RastConfig) -> None:
+def test_compiled(tmp_path: Path, random_models: dict[str, str]) -> None:
+    """A base, a model of its own, and an adapter in one forward with what it stands on."""
+    base, negative = random_models["base"], random_models["negative"]
+    models = {"base": base, "positive": make_adapter(tmp_path / "adapter", negative, 6), "negative": negative}
+    options = {"enforce_eager": False, "pair_forward": "one", "pairs": [{"positive": random_models["positive"]}]}
     prompts = make_prompts(len(ALPHAS), seed=33)
-    (answers,) = decode_elsewhere(
-        tmp_path, random_models, prompts, {"enforce_eager": False}, VLLM_CACHE_ROOT=str(tmp_path / "cache")
-    )
+    (answers,) = decode_elsewhere(tmp_path, models, prompts, options, VLLM_CACHE_ROOT=str(tmp_path / "cache"))
+    config = RastConfig.build(*models.values(), pairs=[ModelPair(random_models["positive"])])
     assert answers == expected(ReferenceLLM(config), prompts, ALPHAS)
     assert list((tmp_path / "cache").rglob("*")), "nothing was compiled"

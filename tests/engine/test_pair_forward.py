@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from adapters import make_adapter
-from greedy import SCHEDULES, decode, expected, make_prompts
+from greedy import SCHEDULES, decode, expected, make_prompts, params
 from random_models import make_model
+from v1 import drafts
 
 from vllm_rast import ModelPair, RastConfig, UserError
+from vllm_rast.engine import stored
+from vllm_rast.mix.adapter import WEIGHTS
 from vllm_rast.reference import ReferenceLLM
 
 ALPHAS: list[Any] = [0, 0.5, 1, -0.5, "positive", "negative", "base", *SCHEDULES[:3]]
@@ -39,32 +43,69 @@ def shares(model: Any) -> list[int]:
 
 
 def test_a_pair_in_one_forward(
-    start_engine: Callable[..., Any], random_models: dict[str, str], adapters: dict[str, str]
+    start_engine: Callable[..., Any],
+    random_models: dict[str, str],
+    adapters: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    engine = start_engine(random_models["base"], positive=adapters["first"], **SMALL)
+    """Whose files' headers are read once each, from the first check to the weights."""
+    opened: Counter[str] = Counter()
+
+    def counting(file: str, *args: Any) -> Any:
+        opened[file] += 1
+        return open(file, *args)
+
+    stored.read_header.cache_clear()
+    monkeypatch.setattr(stored, "open", counting, raising=False)
+    engine = start_engine(random_models["base"], positive=adapters["first"], pair_forward="one", **SMALL)
+    assert set(opened.values()) == {1} and f"{adapters['first']}/{WEIGHTS}" in opened
     assert engine.apply_model(shares) == [[2]]
     prompts = make_prompts(len(ALPHAS), seed=60, shortest=20, longest=100)
     reference = ReferenceLLM(RastConfig.build(random_models["base"], adapters["first"]))
     assert decode(engine, prompts, ALPHAS) == expected(reference, prompts, ALPHAS)
 
 
-def test_it_drafts_as_well(
+@pytest.fixture(scope="module")
+def drafting(
     start_engine: Callable[..., Any], random_models: dict[str, str], adapters: dict[str, str]
-) -> None:
-    """The drafter's half of the forward alone, with its own keys and values."""
-    engine = start_engine(random_models["base"], positive=adapters["first"], speculate=3, disable_log_stats=False)
-    assert engine.apply_model(shares) == [[2]]
+) -> dict[str, Any]:
+    """An engine of each form whose positive drafts: of one forward the drafter's half alone, with its own keys."""
+    options = {"positive": adapters["first"], "speculate": 3, "disable_log_stats": False}
+    return {form: start_engine(random_models["base"], pair_forward=form, **options) for form in ("one", "two")}
+
+
+@pytest.mark.parametrize("form", ["one", "two"])
+def test_drafts(drafting: dict[str, Any], random_models: dict[str, str], adapters: dict[str, str], form: str) -> None:
+    engine = drafting[form]
+    assert engine.apply_model(shares) == [[2] if form == "one" else []]
     prompts = make_prompts(len(ALPHAS), seed=61)
     reference = ReferenceLLM(RastConfig.build(random_models["base"], adapters["first"]))
+    before = drafts(engine)
     assert decode(engine, prompts, ALPHAS) == expected(reference, prompts, ALPHAS)
-    counted = {metric.name: getattr(metric, "value", 0) for metric in engine.get_metrics()}
-    drafted, accepted = (counted[f"vllm:spec_decode_num_{what}_tokens"] for what in ("draft", "accepted"))
-    assert 0 < accepted < drafted
-    before = drafted - accepted
+    drafted, accepted = drafts(engine) - before
+    assert 0 < accepted.sum() < drafted.sum()
+    before = drafts(engine)
     decode(engine, prompts[:2], ["positive"] * 2)
-    counted = {metric.name: getattr(metric, "value", 0) for metric in engine.get_metrics()}
-    rejected = counted["vllm:spec_decode_num_draft_tokens"] - counted["vllm:spec_decode_num_accepted_tokens"]
-    assert rejected == before, "the positive's own drafts are all accepted"
+    drafted, accepted = drafts(engine) - before
+    assert drafted.sum() == accepted.sum() > 0, "the positive's own drafts are all accepted"
+
+
+def test_samples_are_those_of_either_form_with_and_without_drafts(drafting: dict[str, Any]) -> None:
+    prompts = make_prompts(len(ALPHAS), seed=62)
+    requests = [{"prompt_token_ids": prompt} for prompt in prompts]
+
+    def samples(form: str, wanted: int) -> list[list[int]]:
+        every = [params(alpha, temperature=1.0, seed=7) for alpha in ALPHAS]
+        for one in every:
+            one.extra_args["speculate"] = wanted
+        before = drafts(drafting[form])
+        outputs = drafting[form].generate(requests, every, use_tqdm=False)
+        assert (drafts(drafting[form]) - before).any() == (wanted > 0)
+        return [list(output.outputs[0].token_ids) for output in outputs]
+
+    found = [samples(form, wanted) for form in drafting for wanted in (3, 0)]
+    assert all(some == found[0] for some in found)
+    assert found[0] != decode(drafting["one"], prompts, ALPHAS), "these are no samples"
 
 
 def test_several_pairs_and_a_base(
@@ -72,7 +113,7 @@ def test_several_pairs_and_a_base(
 ) -> None:
     """Two adapters and what they stand on in one forward; the base, an adapter, and its own foundation in another."""
     pairs = [ModelPair(adapters["first"]), ModelPair(adapters["second"]), ModelPair(None, random_models["base"])]
-    engine = start_engine(adapters["base"], pairs=pairs)
+    engine = start_engine(adapters["base"], pairs=pairs, pair_forward="one")
     assert engine.apply_model(shares) == [[2, 3]]
     alphas = [0.5, [1, 0, 0], [0, 1, 0.5], [0.3, -0.4, 0], "positive:2", "negative:3", "base", [0, 0, 1]]
     prompts = make_prompts(len(alphas), seed=62)
@@ -80,20 +121,11 @@ def test_several_pairs_and_a_base(
     assert decode(engine, prompts, alphas) == expected(reference, prompts, alphas)
 
 
-def test_two_is_as_one_and_holds_more(
-    start_engine: Callable[..., Any], random_models: dict[str, str], adapters: dict[str, str], caplog: Any
-) -> None:
-    engine = start_engine(random_models["base"], positive=adapters["first"], pair_forward="two")
-    assert engine.apply_model(shares) == [[]]
-    prompts = make_prompts(4, seed=63)
-    answers = decode(engine, prompts, [1, 0.5, "positive", 2])
-    one = start_engine(random_models["base"], positive=adapters["first"], pair_forward="one")
-    assert decode(one, prompts, [1, 0.5, "positive", 2]) == answers
-
+def test_one_holds_less(start_engine: Callable[..., Any], drafting: dict[str, Any], adapters: dict[str, str]) -> None:
     def weights(model: Any) -> int:
         return sum(parameter.numel() for parameter in model.parameters())
 
-    (more,), (less,) = engine.apply_model(weights), one.apply_model(weights)
+    (less,), (more,) = drafting["one"].apply_model(weights), drafting["two"].apply_model(weights)
     (foundation,) = start_engine(adapters["foundation"], plain=True).apply_model(weights)
     assert more - less == foundation
 
@@ -118,10 +150,9 @@ def test_what_cannot_be_one_is_refused(
         start_engine(random_models["base"], **options)
 
 
-def test_an_adapter_that_does_more_is_a_model_of_its_own(
+def test_an_adapter_that_does_more_has_to_be_a_model_of_its_own(
     start_engine: Callable[..., Any], random_models: dict[str, str], adapters: dict[str, str], tmp_path: Path
 ) -> None:
     dora = make_adapter(tmp_path / "dora", adapters["foundation"], 4, use_dora=True)
     with pytest.raises(UserError, match="more than a product of two factors; leave it at auto"):
         start_engine(random_models["base"], positive=dora, pair_forward="one")
-    assert start_engine(random_models["base"], positive=dora).apply_model(shares) == [[]]

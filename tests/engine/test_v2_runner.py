@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from adapters import make_adapter
 from decode_trace import assert_decode_trace
 from greedy import GATES, SCHEDULES, expected, make_prompts
 
@@ -156,3 +157,12 @@ def test_draft_model(tmp_path: Path, mix: tuple[dict[str, str], ReferenceLLM], r
     assert result["answers"] == expected(reference, prompts, alphas)
     assert_traces(reference, prompts, alphas, traces, result)
     assert result["metrics"]["vllm:spec_decode_num_accepted_tokens"] > 0
+
+
+def test_a_pair_in_one_forward(tmp_path: Path, random_models: dict[str, str]) -> None:
+    adapter = make_adapter(tmp_path / "adapter", random_models["negative"], 4)
+    alphas = [0, 0.5, "positive", "negative", None, *SCHEDULES[:2]]
+    prompts = make_prompts(len(alphas), seed=53)
+    models = {"model": random_models["base"], "positive": adapter, "pair_forward": "one"}
+    result = decode_with_v2(tmp_path, prompts, alphas, **models, max_num_seqs=8)
+    assert result["answers"] == expected(ReferenceLLM(RastConfig.build(models["model"], adapter)), prompts, alphas)

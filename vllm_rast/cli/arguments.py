@@ -97,7 +97,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("auto", "one", "two"),
         default="auto",
         help="run a positive that is an adapter on its negative together with it, as one forward that reads the weights"
-        " once; auto: if that can be done (default: auto)",
+        " once; auto: if that can be done and pays, on a CPU (default: auto)",
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 from vllm.compilation.backends import set_model_tag
-from vllm.config import ModelConfig, VllmConfig
+from vllm.config import CompilationMode, ModelConfig, VllmConfig
 from vllm.config.utils import replace
 from vllm.model_executor.model_loader import get_model_loader
 from vllm.model_executor.model_loader.base_loader import BaseModelLoader
@@ -65,7 +65,7 @@ def load_members(vllm_config: VllmConfig, config: RastConfig, model_configs: Seq
     for columns in groups:
         factors = [read_factors(adapter_of(config.sources[column])) for column in columns]
         prefixes = [member_prefix(column) for column in columns]
-        compiled = not vllm_config.model_config.enforce_eager
+        compiled = vllm_config.compilation_config.mode != CompilationMode.NONE
         shared = SharedModel(members[columns[0]], vllm_config, prefixes, factors, every_time=compiled)
         for place, column in enumerate(columns):
             members[column] = SharingModel(shared, place)

@@ -82,7 +82,7 @@ class RastConfig:
     drafter: which small model drafts, as a request names a single model ("positive", "positive:2").
     ceiling: a model that takes no part in any mix; requests may decode with it alone, and token traces compare with it.
     pair_forward: run models that differ by adapters alone (a positive that is an adapter on the negative) as "one"
-        forward that reads their weights once, as "two", or, "auto", as one if it can be done.
+        forward that reads their weights once, as "two", or, "auto", as one if it can be done and pays.
     token_traces: keep the numbers of given answers' tokens for requests that ask (`RastLLM.trace_answers`).
     gate: on which tokens the pairs act for requests that say nothing about alpha; a Gate or a dictionary of it.
     Raises UserError if check_tokenizers, trace or token_traces is neither true nor false, speculate no such number, the
