@@ -164,5 +164,5 @@ def test_a_pair_in_one_forward(tmp_path: Path, random_models: dict[str, str]) ->
     alphas = [0, 0.5, "positive", "negative", None, *SCHEDULES[:2]]
     prompts = make_prompts(len(alphas), seed=53)
     models = {"model": random_models["base"], "positive": adapter, "pair_forward": "one"}
-    result = decode_with_v2(tmp_path, prompts, alphas, **models, max_num_seqs=8)
+    result = decode_with_v2(tmp_path, prompts, alphas, [None] * len(alphas), **models, max_num_seqs=8)
     assert result["answers"] == expected(ReferenceLLM(RastConfig.build(models["model"], adapter)), prompts, alphas)

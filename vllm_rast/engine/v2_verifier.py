@@ -114,4 +114,4 @@ def keep_agreeing(
     drafted = tokens.new_full(size, -1)
     drafted[requests, offsets] = drafts.to(tokens.dtype)
     right = sampled[:, :-1] == drafted[:, 1:]
-    return sampled, right.cumprod(dim=1).sum(dim=1, dtype=torch.int32) + 1
+    return sampled, right.int().cumprod(dim=1).sum(dim=1, dtype=torch.int32) + 1
