@@ -9,6 +9,7 @@ import pytest
 
 from vllm_rast.errors import UserError
 from vllm_rast.evaluation.cluster import nodes
+from vllm_rast.evaluation.cluster.connect import no_cluster
 from vllm_rast.evaluation.cluster.nodes import Need, Node, check_nodes, check_room, difference
 
 pytest.importorskip("ray")
@@ -91,6 +92,12 @@ def test_a_node_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
         check_nodes(ray, [A], HERE, {})
     monkeypatch.setattr(nodes, "alive_nodes", lambda ray: [])
     check_nodes(ray, [A], HERE, {})
+
+
+def test_a_client_is_told_of_tokens() -> None:
+    """Ray lets one that sends none wait until it gives up, and does not say why."""
+    assert "set RAY_AUTH_MODE=token if it asks for one" in no_cluster("ray://a:1", "--ray", TimeoutError("timeout"))
+    assert "token" not in no_cluster("a:1", "--ray", TimeoutError("timeout"))
 
 
 class FakeRayError(Exception):

@@ -97,7 +97,9 @@ def check_port(address: str, option: str) -> None:
 
 def no_cluster(address: str, option: str, error: Exception) -> str:
     reason = " ".join(str(getattr(error, "strerror", None) or error or type(error).__name__).split())
+    # A client that sends no token is not told so: it waits in vain.
+    token = "set RAY_AUTH_MODE=token if it asks for one, " if address.startswith(CLIENT) else ""
     return (
-        f"{option} {address}: no Ray cluster to work with ({reason[:300]}); start one with `ray start --head`, or say "
-        f"{option} local"
+        f"{option} {address}: no Ray cluster to work with ({reason[:300]}); {token}start one with `ray start --head`, "
+        f"or say {option} local"
     )
