@@ -10,7 +10,7 @@ import shutil
 import signal
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
@@ -40,8 +40,11 @@ PROGRAM = "vllm-rast"
 FORMAT_WARNING = warnings.formatwarning
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one subcommand and return its exit code (see `exit_codes`)."""
+def main(arguments: Sequence[str] | None = None, interrupted: Callable[[], object] = lambda: None) -> int:
+    """Run one subcommand and return its exit code (see `exit_codes`).
+
+    interrupted: called when it ends by Ctrl-C or SIGTERM, before its engine does.
+    """
     arguments = with_dashes(sys.argv[1:] if arguments is None else arguments)
     previous = signal.signal(signal.SIGTERM, terminate)
     warnings.formatwarning = format_warning
@@ -50,8 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         return fail(USAGE, str(error))
     except KeyboardInterrupt:
+        interrupted()
         return fail(INTERRUPTED, f"interrupted; go on with: {command(arguments)}", "")
     except Terminated:
+        interrupted()
         return fail(TERMINATED, f"terminated; go on with: {command(arguments)}", "")
     except BrokenPipeError:  # `vllm-rast ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -70,10 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def program() -> int:
     """`main` as a program: after an interruption the engine ends in order, and a second Ctrl-C ends everything."""
-    code = main()
-    if code in (INTERRUPTED, TERMINATED):
-        signal.signal(signal.SIGINT, leave_at_once)
-    return code
+    return main(interrupted=lambda: signal.signal(signal.SIGINT, leave_at_once))
 
 
 def leave_at_once(signal_number: int, frame: FrameType | None) -> None:
