@@ -59,6 +59,7 @@ def test_the_demo(opened, tmp_path, capsys):
     assert all(0 <= row["avg"] <= 1 for row in numbers["rows"].values())
 
 
+@pytest.mark.slow
 def test_the_demo_analyzed(monkeypatch, tmp_path, capsys):
     """With the ceiling, which is the model of the demo's own row."""
     read = []

@@ -32,6 +32,7 @@ def look(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
     return run, json.loads(out.getvalue())
 
 
+@pytest.mark.engine
 def test_the_tiny_world(look: tuple[Path, dict[str, Any]]) -> None:
     _, said = look
     assert list(said["answers"]) == list(said["tokens"]) == ["base", "alpha=0.5", "alpha=1"]
@@ -47,6 +48,7 @@ def test_the_tiny_world(look: tuple[Path, dict[str, Any]]) -> None:
     assert said["speed"]["hours"] > 0 and said["warnings"] == []
 
 
+@pytest.mark.engine
 def test_the_paper_s_claims_hold_in_the_tiny_world(look: tuple[Path, dict[str, Any]]) -> None:
     """The change is sparse, lies at the forks, is alike at both sizes where it matters, and falls on the words that
     reasoning begins with here; with room, since 12 problems are few."""

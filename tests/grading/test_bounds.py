@@ -152,6 +152,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["default", "qwen"])
 def test_hostile_texts_are_graded(name: str) -> None:
     items = [GradeItem(text, gold) for text in HOSTILE.values() for gold in ("7", "\\frac{1}{2}", "1, 2", "C")]

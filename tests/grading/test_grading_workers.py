@@ -56,6 +56,7 @@ def test_a_killed_worker_is_replaced(pool):
     assert {r.status for r in results} <= {"ok", "error"} and results[-1].correct
 
 
+@pytest.mark.slow
 def test_a_memory_bomb_is_contained(pool):
     assert compare(pool, SUM, "6").correct
     pool.timeout_s = 1

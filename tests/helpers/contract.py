@@ -20,6 +20,7 @@ MORE = "..."  # at the end of a list: a release may take further parameters, whi
 USERS = ("vllm_rast", "tests", "scripts")
 
 
+@cache
 def our_imports() -> dict[str, list[str]]:
     """Every "module:name" of vLLM that our files import, and where; alternatives in a try count together ("a|b")."""
     found: dict[str, list[str]] = {}

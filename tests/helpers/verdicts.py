@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 
 from pairs import TOPICS
 from paths import ROOT
@@ -15,13 +16,13 @@ NEIGHBOURS = 2  # each prediction is also held against the golds of so many pair
 Verdicts = dict[str, dict[str, int]]  # topic: {hash of gold, prediction and kind: right}
 
 
-def verdicts_now() -> Verdicts:
+def verdicts_now(topics: Collection[str] = TOPICS.keys()) -> Verdicts:
     """Every pair of the tests, and each prediction against neighbouring golds, whose verdicts nobody has given.
 
     What takes a worker is left out: its time limit is not a rule.
     """
     with Grader() as grader:
-        return {topic: _verdicts(grader, pairs) for topic, pairs in TOPICS.items()}
+        return {topic: _verdicts(grader, TOPICS[topic]) for topic in topics}
 
 
 def _verdicts(grader: Grader, pairs: list[dict]) -> dict[str, int]:
