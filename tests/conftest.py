@@ -134,7 +134,12 @@ SHARING_NOTHING = (
     "tests/engine/test_engine_modes.py::test_compiled",
     "tests/serving/test_serve_life.py",
 )
-LONGEST_FIRST = (*SHARING_THE_SERVER, *SHARING_NOTHING)
+LONGEST_FIRST = (
+    "tests/evaluation/test_ray.py",
+    *SHARING_THE_SERVER,
+    *SHARING_NOTHING,
+    "tests/engine/test_v2_runner.py",
+)
 
 
 def group_of(nodeid: str) -> str:
@@ -142,6 +147,11 @@ def group_of(nodeid: str) -> str:
     if nodeid.startswith(SHARING_THE_SERVER):
         return "server"
     return nodeid if nodeid.startswith(SHARING_NOTHING) else nodeid.partition("::")[0]
+
+
+def place_of(nodeid: str) -> int:
+    """Long groups begin first, and the longest, which mostly waits, before all others."""
+    return next((place for place, start in enumerate(LONGEST_FIRST) if nodeid.startswith(start)), len(LONGEST_FIRST))
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -156,7 +166,7 @@ def pytest_xdist_make_scheduler(config: Any, log: Any) -> Any:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST_FIRST))
+    items.sort(key=lambda item: place_of(item.nodeid))
     for item in items:
         names = {mark for fixture, mark in MARKED_BY_FIXTURE.items() if fixture in getattr(item, "fixturenames", ())}
         names |= {mark for stem, mark in MARKED_BY_FILE.items() if item.path.stem == stem}

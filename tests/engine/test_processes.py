@@ -10,24 +10,21 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import forked
 import psutil
 import pytest
-from serving import free_port
+from serving import free_port, living
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
-# Ctrl-C as a terminal sends it; a shell's background job ignores it.
-START = (
-    "import os, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
-    " os.execv(sys.argv[1], sys.argv[1:])"
-)
 PROGRAM = [sys.executable, "-m", "vllm_rast"]
 SCRIPT = """
 if __name__ == "__main__":
     from vllm_rast import RastLLM
     llm = RastLLM("tiny:base", positive="tiny:positive", negative="tiny:negative", max_model_len=512,
-                  tensor_parallel_size=2, kv_cache_memory_bytes=1 << 26)
+                  tensor_parallel_size=2, kv_cache_memory_bytes=1 << 26, enforce_eager=True)
     print("up", flush=True)
     while True:
         llm.generate("Question:", use_tqdm=False)
@@ -36,25 +33,18 @@ START_LIMIT_S = 500  # 15 s on a quiet machine
 END_LIMIT_S = 60  # 1 to 10 s
 
 
-def processes_of(session: int) -> list[psutil.Process]:
-    """The living processes of a session."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except (ProcessLookupError, psutil.NoSuchProcess):
-            continue
-    return found
-
-
 @contextmanager
-def started(command: list[str], folder: Path, up: Callable[[], bool]) -> Iterator[subprocess.Popen[str]]:
+def started(
+    command: list[str],
+    folder: Path,
+    up: Callable[[], bool],
+    popen: type[subprocess.Popen[Any]] = forked.Popen,
+) -> Iterator[subprocess.Popen[str]]:
     """A program in a session of its own, with engine and workers in processes of theirs; up once `up` says so."""
     environment = {**os.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
     errors = (folder / "stderr").open("w+")
-    process = subprocess.Popen(
-        [sys.executable, "-c", START, *command],
+    process = popen(
+        command,
         stdout=(folder / "stdout").open("w"),
         stderr=errors,
         text=True,
@@ -68,7 +58,7 @@ def started(command: list[str], folder: Path, up: Callable[[], bool]) -> Iterato
             time.sleep(0.2)
         yield process
     finally:
-        for left in processes_of(process.pid):
+        for left in living(process.pid):
             left.kill()
         process.wait()
 
@@ -76,9 +66,9 @@ def started(command: list[str], folder: Path, up: Callable[[], bool]) -> Iterato
 def wait_for_the_end(process: subprocess.Popen[str]) -> int:
     """The exit code, once every process of the session is gone."""
     deadline = time.monotonic() + END_LIMIT_S
-    while processes_of(process.pid):
+    while living(process.pid):
         process.poll()
-        assert time.monotonic() < deadline, processes_of(process.pid)
+        assert time.monotonic() < deadline, living(process.pid)
         time.sleep(0.2)
     return process.wait()
 
@@ -92,22 +82,22 @@ def generating(folder: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def named(process: subprocess.Popen[str], name: str) -> psutil.Process:
-    return next(one for one in processes_of(process.pid) if any(name in part for part in one.cmdline()))
+    return next(one for one in living(process.pid) if any(name in part for part in one.cmdline()))
 
 
 def lines_of(folder: Path) -> list[str]:
     """What our program said, without its progress."""
     lines = (folder / "stderr").read_text().splitlines()
-    assert not any("Traceback" in line for line in lines), lines
+    assert not any("Traceback" in line for line in lines), "\n".join(lines)
     return [line for line in lines if line.startswith("vllm-rast: ") and "samples" not in line]
 
 
 def test_a_killed_generate_takes_an_engine_that_still_starts_with_it(tmp_path: Path) -> None:
-    """Killed while the engine's process waits for it, before any plug-in is loaded."""
+    """Killed while the engine's process waits for it, before any plug-in is loaded. Started as a user starts it."""
     command = [*PROGRAM, "generate", "--run", str(tmp_path / "run")]
-    with started(command, tmp_path, lambda: True) as process:
+    with started(command, tmp_path, lambda: True, subprocess.Popen) as process:
         deadline = time.monotonic() + START_LIMIT_S
-        while not any("spawn_main" in " ".join(one.cmdline()) for one in processes_of(process.pid)):
+        while not any("spawn_main" in " ".join(one.cmdline()) for one in living(process.pid)):
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.05)
         time.sleep(3)
@@ -118,8 +108,10 @@ def test_a_killed_generate_takes_an_engine_that_still_starts_with_it(tmp_path: P
 def test_a_killed_script_takes_its_engine_with_it(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
     out = tmp_path / "stdout"
-    with started([sys.executable, str(tmp_path / "script.py")], tmp_path, lambda: "up" in out.read_text()) as process:
-        assert len(processes_of(process.pid)) >= 4  # two workers
+    with started(
+        [sys.executable, str(tmp_path / "script.py")], tmp_path, lambda: "up" in out.read_text().splitlines()
+    ) as process:
+        assert len([one for one in living(process.pid) if "Worker" in " ".join(one.cmdline())]) == 2
         process.kill()
         assert wait_for_the_end(process) == -signal.SIGKILL
 

@@ -91,11 +91,11 @@ class Server:
         """The last line of our own in the log; libraries may complain after it."""
         return [line for line in self.log.read_text().splitlines() if line.startswith("vllm-rast: ")][-1]
 
-    def processes_left(self) -> list[int]:
+    def processes_left(self) -> list[psutil.Process]:
         """Processes of the server's session that still live, once it has ended; they get some seconds to go."""
         deadline = time.monotonic() + 20
         while True:
-            left = [process.pid for process in psutil.process_iter() if session_of(process.pid) == self.process.pid]
+            left = living(self.process.pid)
             if not left or time.monotonic() > deadline:
                 return left
             time.sleep(0.2)
@@ -105,11 +105,16 @@ class Server:
         return self.process.wait(timeout=limit_s)
 
 
-def session_of(pid: int) -> int | None:
-    try:
-        return os.getsid(pid)
-    except OSError:
-        return None
+def living(session: int) -> list[psutil.Process]:
+    """The processes of a session that have not ended, whether anybody has asked how or not."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (ProcessLookupError, psutil.NoSuchProcess):
+            continue
+    return found
 
 
 def free_port() -> int:
@@ -120,17 +125,22 @@ def free_port() -> int:
 
 @contextmanager
 def serving(
-    folder: Path, *arguments: str, models: tuple[str, ...] = TINY, trust: ssl.SSLContext | None = None, **env: str
+    folder: Path,
+    *arguments: str,
+    models: tuple[str, ...] = TINY,
+    trust: ssl.SSLContext | None = None,
+    popen: type[subprocess.Popen[Any]] = subprocess.Popen,
+    **env: str,
 ) -> Iterator[Server]:
     """Start a server, wait until it answers, and end it and its children afterwards, whatever happened.
 
-    trust: the certificates to trust, of a server that speaks TLS.
+    trust: the certificates to trust, of a server that speaks TLS. popen: forked.Popen for a quick start.
     """
     port = free_port()
     command = [sys.executable, "-m", "vllm_rast", "serve", *models, "--host", "127.0.0.1", "--port", str(port)]
     log = folder / f"log-{port}"
     with log.open("w") as output:
-        process = subprocess.Popen(
+        process = popen(
             [*command, *arguments],
             stdout=output,
             stderr=subprocess.STDOUT,

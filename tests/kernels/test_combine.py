@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import forked
 import pytest
 import torch
 from kernel_cases import DECIDED, DTYPES, ODD_COLUMNS, assert_same_bits, needs_library, random_case, with_torch
@@ -203,6 +204,7 @@ def test_a_compiler_that_fails(undecided: Path, monkeypatch: pytest.MonkeyPatch,
     assert line.startswith("vllm-rast: ") and "false failed: exit 1" in line
 
 
+@pytest.mark.slow
 def test_a_cache_that_cannot_be_written(undecided: Path, capsys: Capsys) -> None:
     undecided.write_text("a file stands where the folder should be")
     kernels.choose("cpu")  # built for this run alone, if there is a compiler
@@ -244,7 +246,7 @@ def test_override(undecided: Path, monkeypatch: pytest.MonkeyPatch, capsys: Caps
 def start(cache: Path, code: str, **environment: str) -> subprocess.Popen[str]:
     """A Python process with the cache of its own."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("VLLM_RAST_")}
-    return subprocess.Popen(
+    return forked.TorchPopen(
         [sys.executable, "-c", code],
         env={**inherited, "VLLM_RAST_CACHE": str(cache), "PYTHONPATH": str(ROOT), **environment},
         stdout=subprocess.PIPE,
@@ -262,6 +264,7 @@ def test_without_a_compiler_a_process_and_its_child_warn_once(tmp_path: Path) ->
     assert len(err.splitlines()) == 1 and "no C++ compiler" in err and "set CXX" in err
 
 
+@pytest.mark.slow
 @needs_library
 def test_two_build_at_once_then_half_a_file_and_a_lock_left_behind(
     undecided: Path, monkeypatch: pytest.MonkeyPatch
@@ -300,6 +303,7 @@ def test_a_lock_that_stays_held(undecided: Path, monkeypatch: pytest.MonkeyPatch
         build.built_library("cpu")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc: install the CUDA toolkit")
 def test_cuda_compiles(tmp_path: Path) -> None:
     kernel = ["nvcc", "-std=c++17", "-O3", "-Xcompiler", "-fPIC,-fvisibility=hidden", *build.GPUS]

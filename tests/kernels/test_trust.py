@@ -10,6 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import forked
 import pytest
 from kernel_cases import needs_library
 from paths import ROOT
@@ -26,8 +27,9 @@ SHOW = "from vllm_rast.kernels.select import choose; c = choose('cpu'); print(c.
 def choice(cache: Path) -> tuple[list[str], str]:
     """What a new process chooses with a cache folder, and what it says."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("VLLM_RAST_")}
-    done = subprocess.run(
+    done = forked.run(
         [sys.executable, "-c", SHOW],
+        forked.TorchPopen,
         env={**inherited, "VLLM_RAST_CACHE": str(cache), "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
@@ -79,6 +81,7 @@ def test_a_link_in_place_of_the_lock_empties_nothing(tmp_path: Path) -> None:
     assert precious.read_text() == "kept"
 
 
+@pytest.mark.slow
 @needs_library
 @needs_root
 @needs_cc
@@ -105,6 +108,7 @@ def test_what_another_user_planted_is_not_loaded(tmp_path: Path, monkeypatch: py
     assert not Path(library).exists(), "the private folder is left behind"
 
 
+@pytest.mark.slow
 @needs_library
 @needs_root
 @pytest.mark.usefixtures("compiles_once")
@@ -116,6 +120,7 @@ def test_a_cache_in_a_folder_of_everybody_is_not_used() -> None:
         assert implementation != "torch" and "can be written by others" in said
 
 
+@pytest.mark.slow
 @needs_library
 @pytest.mark.usefixtures("compiles_once")
 def test_an_open_umask_leaves_our_own_library_ours(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -11,6 +10,7 @@ import urllib.error
 from pathlib import Path
 from typing import Any
 
+import forked
 import openai
 import pytest
 from commands import refused
@@ -46,7 +46,7 @@ def in_thread(results: list[Any], task: Any, *args: Any, **kwargs: Any) -> threa
 
 
 def test_sigterm_lets_streams_finish(tmp_path: Path) -> None:
-    with serving(tmp_path, "--api-key", KEY, "--shutdown-timeout", "60") as server:
+    with serving(tmp_path, "--api-key", KEY, "--shutdown-timeout", "60", popen=forked.Popen) as server:
         client = openai.OpenAI(base_url=f"{server.url}/v1", api_key=KEY, max_retries=0)
         assert server.post("/v1/completions", {"prompt": "Hi", "alpha": "nonsense"})[0] == 401, "the key comes first"
         undisturbed = stream(server, client, threading.Event(), max_tokens=400)
@@ -79,7 +79,7 @@ def wait_for_status(server: Server, wanted: int) -> str:
 
 
 def test_a_dead_engine_ends_the_server_with_an_error(tmp_path: Path) -> None:
-    with serving(tmp_path) as server:
+    with serving(tmp_path, popen=forked.Popen) as server:
         client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
         begun, results = threading.Event(), []  # type: ignore[var-annotated]
         thread = in_thread(results, stream, server, client, begun, max_tokens=450)
@@ -95,7 +95,7 @@ def test_a_dead_engine_ends_the_server_with_an_error(tmp_path: Path) -> None:
 
 def test_a_mix_that_does_not_fit_is_refused_before_it_loads() -> None:
     command = [sys.executable, "-m", "vllm_rast", "serve", "--max-model-len", "4096", "--port", str(free_port())]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = forked.run(command, capture_output=True, text=True)
     assert done.returncode == 2
     (said,) = [line for line in done.stderr.splitlines() if line.startswith("vllm-rast: ")]
     assert said.startswith("vllm-rast: error: ") and "max_model_len (4096)" in said
