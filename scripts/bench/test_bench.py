@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 import torch
 from common.batched_transformers import ATTENTIONS, BatchedTransformers
@@ -26,7 +27,9 @@ LENGTHS = [[7, 3], [12, 1], [5, 9], [20, 2]]
 
 @pytest.mark.parametrize("script", sorted(path.name for path in BENCH.glob("[!t]*.py")))
 def test_help_teaches(script: str) -> None:
-    shown = subprocess.run([sys.executable, str(BENCH / script), "--help"], capture_output=True, text=True)
+    shown = forked.run(
+        [sys.executable, str(BENCH / script), "--help"], forked.TorchPopen, capture_output=True, text=True
+    )
     assert shown.returncode == 0, shown.stderr
     assert f"python scripts/bench/{script}" in shown.stdout, "the help shows no example"
 
