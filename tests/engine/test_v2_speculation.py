@@ -9,12 +9,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from decode_trace import assert_decode_trace
 from greedy import GATES, MAX_TOKENS, SCHEDULES, expected, make_prompts, params
 from test_speculate import CHOICES, REQUESTS
 
@@ -40,9 +41,13 @@ FEW = 8
 KINDS = [options for options in REQUESTS if not options.keys() & {"prompt_logprobs", "top_p", "top_k", "max_tokens"}]
 
 
-def said(alpha: Any = None, **options: Any) -> dict[str, Any]:
+TRACE = 2  # likeliest ids
+
+
+def said(alpha: Any = None, trace: int | None = None, **options: Any) -> dict[str, Any]:
     """What `greedy.params` takes, as JSON."""
-    extra = {} if alpha is None else {"extra_args": {"alpha": alpha}}
+    asked = {name: value for name, value in (("alpha", alpha), ("trace", trace)) if value is not None}
+    extra = {"extra_args": asked} if asked else {}
     return {"temperature": 0, "max_tokens": MAX_TOKENS, **extra, **options}
 
 
@@ -72,6 +77,22 @@ def reference(models: dict[str, str]) -> ReferenceLLM:
     return ReferenceLLM(RastConfig.build(models["model"], models["positive"], models["negative"]))
 
 
+def assert_traces(
+    reference: ReferenceLLM, prompts: list[list[int]], alphas: Sequence[Any], result: dict[str, Any]
+) -> None:
+    """Of every other request, as `said` was given it."""
+    for i, (prompt, answer, trace) in enumerate(zip(prompts, result["answers"], result["traces"], strict=True)):
+        if i % 2:
+            assert trace is None
+        else:
+            assert_decode_trace(reference, prompt, answer, trace, alphas[i], TRACE)
+
+
+def asking(alphas: Sequence[Any]) -> list[dict[str, Any]]:
+    """Greedy requests, of which every other one asks for a trace."""
+    return [said(alpha, None if i % 2 else TRACE) for i, alpha in enumerate(alphas)]
+
+
 def test_drafts(
     tmp_path: Path, models: dict[str, Any], reference: ReferenceLLM, start_engine: Callable[..., Any]
 ) -> None:
@@ -86,10 +107,7 @@ def test_drafts(
     random = [said(0.5, **{"temperature": 1.0, "seed": 5, "max_tokens": FEW, **options}) for options in SAMPLED]
     batches: list[dict[str, Any]] = [
         {"prompts": mixed, "params": [said(alpha) for alpha in ALPHAS]},
-        *(
-            {"prompts": forced, "answers": answers, "params": [said(alpha) for alpha in FORCED], "right": right}
-            for right in (0, 1, K)
-        ),
+        *({"prompts": forced, "answers": answers, "params": asking(FORCED), "right": right} for right in (0, 1, K)),
         {"prompts": sampled, "params": random, "redraw": True},
         {"prompts": forced[3:], "params": [said("positive", temperature=1.0, seed=5, max_tokens=FEW + 1)]},
         {"prompts": kinds, "params": [said(1, **as_json(options)) for options in KINDS]},
@@ -104,6 +122,8 @@ def test_drafts(
     assert 0 < sum(first["accepted"]) < first["drafted"]
     assert none["answers"] == one["answers"] == every["answers"] == answers
     assert none["accepted"] == [0, 0, 0] and one["accepted"][0] and one["accepted"][1:] == [0, 0]
+    for forced_so in (none, one, every):
+        assert_traces(reference, forced, FORCED, forced_so)
     assert all(every["accepted"]) and sum(every["accepted"]) > 0.8 * every["drafted"], "all but those beyond the ends"
     assert redrawn["answers"] == redrawn["redrawn"] and sum(redrawn["accepted"]) > 0
     assert own["accepted"] == [2, 2, 2] and own["drafted"] == 6, "the prompt gives one token, two steps four each"
@@ -125,12 +145,13 @@ def test_chunks_and_preemption(tmp_path: Path, models: dict[str, Any], reference
     small = {"max_num_batched_tokens": 48, "max_num_seqs": 6, "num_gpu_blocks_override": 9}
     few = [said(alpha, temperature=1.0, seed=5, max_tokens=FEW) for alpha in alphas[:4]]
     batches: list[dict[str, Any]] = [
-        {"prompts": prompts, "params": [said(alpha) for alpha in alphas]},
+        {"prompts": prompts, "params": asking(alphas)},
         {"prompts": prompts[:4], "params": few, "redraw": True},
     ]
     result = run_v2(tmp_path, {**models, **small, "speculate": 2}, batches, asynchronous=True)
     greedy, sampled = result["batches"]
     assert greedy["answers"] == expected(reference, prompts, alphas)
+    assert_traces(reference, prompts, alphas, greedy)
     assert sampled["answers"] == sampled["redrawn"]
     assert sum(greedy["accepted"]) > 0 and result["preempted"] > 0
 

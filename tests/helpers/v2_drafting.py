@@ -160,6 +160,8 @@ def run(engine: Any, runner: Any, reference: ReferenceLLM, batch: dict[str, Any]
     answers = [list(output.outputs[0].token_ids) for output in outputs]
     result = {"answers": answers, "texts": [output.outputs[0].text for output in outputs]}
     result |= {"drafted": drafted, "accepted": places}
+    traces = [getattr(output.outputs[0], "token_trace", None) for output in outputs]
+    result["traces"] = [trace and {name: column.tolist() for name, column in trace.items()} for trace in traces]
     if "redraw" in batch:
         result["redrawn"] = [redrawn(reference, *some) for some in zip(batch["prompts"], answers, params, strict=True)]
     return result
