@@ -2,6 +2,7 @@
 
     python scripts/bench/dispatcher.py                 the pool alone: jobs per second and memory by number of workers
     python scripts/bench/dispatcher.py --ray local     through Ray's actors: jobs per second, and how long replicas wait
+    python scripts/bench/dispatcher.py --processes     through processes of this machine: the same
 
 A stub replica decodes RUNNING jobs at a time and sleeps STEP_S for each step, as an engine would compute; an answer
 takes as many steps as --steps says (of a real answer there are hundreds). Its share of waiting is the time in which it
@@ -117,16 +118,26 @@ def pool_alone(number: int, workers: int) -> dict[str, float]:
     return {"workers": workers, "jobs_per_s": number / (time.perf_counter() - began), "grew_mb": resident() - before}
 
 
-def through_ray(number: int, address: str, replicas: int, steps: tuple[int, int]) -> dict[str, Any]:
-    """Jobs per second of all replicas, and the share of its time that each waited."""
+def open_backend(address: str | None, replicas: int, steps: tuple[int, int]) -> Any:
+    """Stubs as replicas: on a Ray cluster, or as processes of this machine."""
     import dispatcher  # as a module that replicas can import, which __main__ is not
 
-    from vllm_rast.evaluation.cluster.backend import RayBackend
     from vllm_rast.evaluation.runs.plan import Plan
     from vllm_rast.mix.config import RastConfig
 
-    plan = Plan(RastConfig("tiny:base"), rows=[], tasks=[], n=1)
-    backend = RayBackend(plan, address, replicas, open_engine=partial(dispatcher.open_stub, steps))
+    open_engine = partial(dispatcher.open_stub, steps)
+    plan = Plan(RastConfig("tiny:base"), rows=[], tasks=[], n=1, engine={"data_parallel_size": replicas})
+    if address is None:
+        from vllm_rast.evaluation.runs.processes import ProcessesBackend
+
+        return ProcessesBackend(plan, open_engine)
+    from vllm_rast.evaluation.cluster.backend import RayBackend
+
+    return RayBackend(plan.for_one_engine(), address, replicas, open_engine=open_engine)
+
+
+def through_replicas(number: int, backend: Any, replicas: int, steps: tuple[int, int]) -> dict[str, Any]:
+    """Jobs per second of all replicas, and the share of its time that each waited."""
     last: dict[str, tuple[float, float]] = {}
     began = time.perf_counter()
     for done, (_, completion) in enumerate(backend.stream(jobs(number)), 1):
@@ -153,23 +164,25 @@ def resident() -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=positive, default=100_000)
-    parser.add_argument("--ray", metavar="auto|local|ADDRESS")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--ray", metavar="auto|local|ADDRESS")
+    where.add_argument("--processes", action="store_true")
     parser.add_argument("--replicas", type=positive, default=2)
     parser.add_argument("--steps", type=positive, nargs=2, default=STEPS, metavar=("LEAST", "MOST"))
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
     machine = describe("cpu")
     print(describe_line(machine))
-    if options.ray:
+    if options.ray or options.processes:
         here = str(Path(__file__).parent)
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
-        result = through_ray(options.jobs, options.ray, options.replicas, tuple(options.steps))
+        backend = open_backend(options.ray, options.replicas, tuple(options.steps))
+        result = through_replicas(options.jobs, backend, options.replicas, tuple(options.steps))
         waits = ", ".join(f"{share:.2%}" for share in result["waits"])
         share = result["of_the_stubs_own"]
         print(f"{result['jobs_per_s']:,.0f} jobs/s, {share:.1%} of what the stubs do; waiting: {waits}")
-        return write_json(
-            options.json, "dispatcher-ray", machine, jobs=options.jobs, steps=options.steps, result=result
-        )
+        kind = "dispatcher-ray" if options.ray else "dispatcher-processes"
+        return write_json(options.json, kind, machine, jobs=options.jobs, steps=options.steps, result=result)
     pool_alone(options.jobs // 10, WORKERS[-1])  # what grows once has grown
     results = [pool_alone(options.jobs, workers) for workers in WORKERS]
     rows = [[f"{one['workers']:.0f}", f"{one['jobs_per_s']:,.0f}", f"{one['grew_mb']:.1f}"] for one in results]
