@@ -48,11 +48,15 @@ LATE = {
     "VLLM_RAST_CACHE",
     "VLLM_RAST_KERNEL",
     "VLLM_RAST_PRIVATE_CACHE",
+    "VLLM_USE_V2_MODEL_RUNNER",
 }
-# What vLLM itself sets, before it starts a process and because of the models, and what scikit-learn's import does.
+# What vLLM sets before it starts a process and because of the models, and what scikit-learn and our own commands set.
 BY_OTHERS = {
     "KMP_DUPLICATE_LIB_OK",
     "KMP_INIT_AT_FORK",
+    "RAY_USAGE_STATS_ENABLED",
+    "TORCHINDUCTOR_CPP_DYNAMIC_THREADS",
+    "TORCH_CPP_LOG_LEVEL",
     "LD_PRELOAD",
     "LOCAL_WORLD_SIZE",
     "NUMEXPR_MAX_THREADS",
@@ -79,13 +83,13 @@ class Zygote:
         assert answer, "the zygote has ended"
         self.imported: dict[str, str] = json.loads(answer)
 
-    def environment(self, wanted: dict[str, str]) -> dict[str, str]:
-        """`wanted`, after the imports. Raises ValueError if a program with it would have imported something else."""
-        imported, late = self.imported, LATE | BY_OTHERS
-        names = {name for name in wanted.keys() | START.keys() if wanted.get(name) != START.get(name)} - late
-        if early := {name for name in names if wanted.get(name) != imported.get(name, START.get(name))}:
-            raise ValueError(f"{', '.join(sorted(early))}: may be read in an import; start the program by subprocess")
-        return {**wanted, **imported}
+    def environment(self, wanted: dict[str, str]) -> dict[str, str] | None:
+        """`wanted`, after the imports; None if a program with it might have imported something else."""
+        names = {name for name in wanted.keys() | START.keys() if wanted.get(name) != START.get(name)}
+        names -= LATE | BY_OTHERS
+        if any(wanted.get(name) != self.imported.get(name, START.get(name)) for name in names):
+            return None
+        return {**wanted, **self.imported}
 
 
 @cache
@@ -95,7 +99,10 @@ def one_zygote(modules: tuple[str, ...]) -> Zygote:
 
 
 class Popen(subprocess.Popen[Any]):
-    """`subprocess.Popen` of a Python program; what else it would do to a process it refuses."""
+    """`subprocess.Popen` of a Python program; what else it would do to a process it refuses.
+
+    It is started anew if its environment has something of its own that an import may read.
+    """
 
     modules = VLLM
 
@@ -109,6 +116,12 @@ class Popen(subprocess.Popen[Any]):
         assert program == sys.executable and close_fds and not (executable or preexec_fn or pass_fds or shell)
         parent = one_zygote(self.modules)
         environment = parent.environment(dict(os.environ if env is None else env))
+        if environment is None:
+            return super()._execute_child(  # type: ignore[misc]
+                args, executable, preexec_fn, close_fds, pass_fds, cwd, env, startupinfo, creationflags, shell,
+                p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite, restore_signals, gid, gids, uid, umask,
+                start_new_session, *rest,
+            )  # fmt: skip
         order = zygote.Order(arguments, os.fspath(cwd or os.getcwd()), environment, [0, 1, 2], start_new_session)
         own = (p2cread, c2pwrite, errwrite)
         files = [number if file == -1 else file for number, file in enumerate(own)]

@@ -90,6 +90,8 @@ def serve(connection: socket.socket) -> tuple[Order, list[int]]:
             between = os.getpid()
             if os.fork():
                 os._exit(0)
+            if order.new_session:
+                os.setsid()  # before anybody knows the process
             os.write(writer, b"%d" % os.getpid())
             while os.getppid() == between:
                 time.sleep(0.001)
@@ -102,14 +104,12 @@ def serve(connection: socket.socket) -> tuple[Order, list[int]]:
 
 
 def become(order: Order, files: list[int]) -> None:
-    """Give this process what the order's program has to find: files, signals, session, folder and environment."""
+    """Give this process what the order's program has to find: files, signals, folder and environment."""
     waiting = [fcntl.fcntl(file, fcntl.F_DUPFD, HIGH) for file in files]
     os.closerange(3, HIGH)
     for file, number in zip(waiting, order.files, strict=True):
         os.dup2(file, number)
     os.closerange(HIGH, max(waiting) + 1)
-    if order.new_session:
-        os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     for number in order.ignored:
