@@ -7,6 +7,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -62,7 +63,9 @@ def test_what_is_not_a_number_is_refused(alpha: Any) -> None:
 @pytest.fixture(scope="module")
 def engine(start_engine: Callable[..., Any], random_models: dict[str, str], monkeypatch_module: Any) -> Any:
     monkeypatch_module.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "1")
-    return start_engine(random_models["base"], positive=random_models["positive"], negative=random_models["negative"])
+    models = {name: random_models[name] for name in ("positive", "negative")}
+    with forked.spawning():
+        return start_engine(random_models["base"], **models)
 
 
 @pytest.fixture(scope="module")

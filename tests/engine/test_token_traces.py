@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import math
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -267,7 +267,7 @@ def test_two_ranks(
     (tmp_path / "trace.py").write_text(SCRIPT)
     command = [sys.executable, tmp_path / "trace.py", tmp_path / "job.json", tmp_path / "traces.json"]
     environment = {**os.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1000)
+    done = forked.run(command, env=environment, capture_output=True, text=True, timeout=1000)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     got, decoded = json.loads((tmp_path / "traces.json").read_text()).values()
     assert sorted(got, key=int) == [str(key) for key in range(len(answers))]

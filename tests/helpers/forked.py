@@ -6,10 +6,13 @@ What a user's own start does besides, it does in the tests that use `subprocess`
 from __future__ import annotations
 
 import json
+import multiprocessing.util
 import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 from unittest.mock import patch
@@ -62,6 +65,7 @@ BY_OTHERS = {
     "NUMEXPR_MAX_THREADS",
     "VLLM_DISABLE_SHARED_EXPERTS_STREAM",
     "VLLM_DIST_IDENT",
+    "VLLM_OBJECT_STORAGE_SHM_BUFFER_NAME",
     "VLLM_SSM_CONV_STATE_LAYOUT",
     "VLLM_WORKER_MULTIPROC_METHOD",
 }
@@ -128,6 +132,17 @@ class Popen(subprocess.Popen[Any]):
         self.pid = zygote.send(parent.connection, order, files)
         self._child_created = True
         self._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)
+
+
+@contextmanager
+def spawning() -> Iterator[None]:
+    """What vLLM spawns in this process is forked, unless the environment has something that an import may read."""
+    parent = one_zygote(VLLM)
+    if parent.environment(dict(os.environ)) is None:
+        yield
+        return
+    with patch.object(multiprocessing.util, "spawnv_passfds", zygote.Spawner(parent.connection)):
+        yield
 
 
 class TorchPopen(Popen):
