@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import forked
 import pytest
 import trustme
 from questions import PROMPTS
@@ -28,7 +29,9 @@ def guarded_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]
     authority.configure_trust(trust)
     options = ["--tensor-parallel-size", "2", "--trace", "--expose", "base", "--api-key", "secret", "--ui"]
     options += ["--root-path", PREFIX, "--ssl-certfile", str(folder / "cert.pem")]
-    with serving(folder, *options, "--ssl-keyfile", str(folder / "cert.pem"), trust=trust) as server:
+    with serving(
+        folder, *options, "--ssl-keyfile", str(folder / "cert.pem"), trust=trust, popen=forked.Popen
+    ) as server:
         yield server
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import forked
 import pytest
 from dashboard import metrics_of_the_dashboard
 from questions import PROMPTS
@@ -82,7 +83,9 @@ def test_places_agree_and_names_are_exact() -> None:
 @pytest.fixture(scope="module")
 def drafting_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     options = ["--speculate", "3", "--expose", "base", "--ui"]
-    with serving(tmp_path_factory.mktemp("speculate"), *options, VLLM_LOGGING_LEVEL="INFO") as server:
+    with serving(
+        tmp_path_factory.mktemp("speculate"), *options, popen=forked.Popen, VLLM_LOGGING_LEVEL="INFO"
+    ) as server:
         yield server
 
 
