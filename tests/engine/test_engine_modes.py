@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 from adapters import make_adapter
 from greedy import GATES, decode, expected, make_prompts, params
@@ -131,7 +131,7 @@ def decode_elsewhere(
         tmp_path / "decode.py",
         *(tmp_path / f"{name}.json" for name in ("job", "answers", "gathers")),
     ]
-    done = subprocess.run(command, env={**os.environ, **env}, capture_output=True, text=True, timeout=1000)
+    done = forked.run(command, env={**os.environ, **env}, capture_output=True, text=True, timeout=1000)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return json.loads((tmp_path / "answers.json").read_text())
 
