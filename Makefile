@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test test-fast lint docs wheel install clean
+.PHONY: demo test test-long test-fast lint docs wheel install clean
 
 demo: $(VENV)/.installed
 	$(BIN)/vllm-rast demo --run runs/demo
@@ -18,11 +18,16 @@ JOBS ?= 2
 PYTEST := $(BIN)/python -m pytest -q -n $(JOBS) --dist loadscope --no-loadscope-reorder
 
 test: $(VENV)/.tested-with
-	$(PYTEST) --durations=10
+	$(PYTEST) --durations=10 -m "not long"
+	@echo "make test-long runs what is left out here: proofs of a minute or more, on Ray, in several processes, with two ranks."
+
+# What takes longest: real engines on Ray and in several processes, random faults, two ranks that draft. Every night.
+test-long: $(VENV)/.tested-with
+	$(PYTEST) --durations=10 -m long
 
 # Everything that starts no engine, server or browser.
 test-fast: $(VENV)/.tested-with
-	$(PYTEST) -m "not (engine or server or browser or gpu or slow)"
+	$(PYTEST) -m "not (engine or server or browser or gpu or slow or long)"
 
 lint: $(VENV)/.tested-with
 	$(BIN)/ruff check .

@@ -134,6 +134,17 @@ SHARING_NOTHING = (
     "tests/engine/test_engine_modes.py::test_compiled",
     "tests/serving/test_serve_life.py",
 )
+# A minute or more each: `make test-long`. Their shorter neighbours have stubs for engines, one rank, fewer faults.
+LONG = (
+    "tests/engine/test_engine_modes.py::test_two_ranks_that_draft",
+    "tests/engine/test_token_traces.py::test_two_ranks",
+    "tests/engine/test_v2_speculation.py::test_drafts",
+    "tests/evaluation/test_ray.py::test_many_random_faults",
+    "tests/evaluation/test_ray.py::test_real_engines",
+    "tests/evaluation/test_ray_executor.py::test_two_ranks_on_two_nodes",
+    "tests/evaluation/test_servers.py::test_real_servers",
+    "tests/evaluation/test_several_engines.py::test_real_engines",
+)
 LONGEST_FIRST = (
     "tests/evaluation/test_ray.py",
     *SHARING_THE_SERVER,
@@ -172,6 +183,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         names |= {mark for stem, mark in MARKED_BY_FILE.items() if item.path.stem == stem}
         if any("CUDA GPU" in str(mark.kwargs.get("reason")) for mark in item.iter_markers("skipif")):
             names.add("gpu")
+        if item.nodeid.partition("[")[0] in LONG:
+            names.add("long")
         for name in names:
             item.add_marker(name)
 

@@ -145,5 +145,7 @@ def test_ctrl_c_is_one_line_and_a_second_ends_at_once(tmp_path: Path) -> None:
         time.sleep(0.5)
         os.killpg(process.pid, signal.SIGINT)
         assert wait_for_the_end(process) == 130
-    (line,) = lines_of(tmp_path)
+    said = (tmp_path / "stderr").read_text()
+    assert "KeyboardInterrupt" not in said  # vLLM's engine may say how it died in the middle of a message
+    (line,) = (line for line in said.splitlines() if line.startswith("vllm-rast: ") and "samples" not in line)
     assert line.startswith("vllm-rast: interrupted; go on with: ")

@@ -54,7 +54,15 @@ def lines(run: Path) -> Counter[bytes]:
 
 def engines(of: int | None = None) -> list[psutil.Process]:
     """The processes of engines that a process has started."""
-    return [one for one in psutil.Process(of).children() if "spawn_main" in " ".join(one.cmdline())]
+    return [one for one in psutil.Process(of).children() if "spawn_main" in command_of(one)]
+
+
+def command_of(process: psutil.Process) -> str:
+    """Nothing of one that has ended: other tests' may still wait to be collected."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
 
 
 def wait_for(what: Callable[[], Any], limit_s: float = 120) -> Any:

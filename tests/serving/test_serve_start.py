@@ -22,8 +22,8 @@ END_S = 60  # 2 to 6 on a quiet one
 
 
 def imports(process: psutil.Process) -> bool:
-    """It has read vLLM's first files, which takes seconds more."""
-    return any("torch" in one.path for one in process.memory_maps())
+    """It has read vLLM's first files, which takes seconds more; LD_PRELOAD may have brought others of torch's."""
+    return any("libtorch_cpu" in one.path for one in process.memory_maps())
 
 
 def loads(process: psutil.Process) -> bool:
