@@ -27,16 +27,6 @@ SEEDED = {"temperature": 1.0, "seed": 5}
 
 
 @pytest.fixture(scope="module")
-def models(random_models: dict[str, str]) -> dict[str, Any]:
-    return {"model" if name == "base" else name: random_models[name] for name in ("base", "positive", "negative")}
-
-
-@pytest.fixture(scope="module")
-def reference(models: dict[str, str]) -> ReferenceLLM:
-    return ReferenceLLM(RastConfig.build(models["model"], models["positive"], models["negative"]))
-
-
-@pytest.fixture(scope="module")
 def engine(start_engine: Callable[..., Any], models: dict[str, str]) -> Any:
     return start_engine(**models, speculate=K, disable_log_stats=False)
 

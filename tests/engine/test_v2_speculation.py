@@ -19,7 +19,6 @@ from decode_trace import assert_decode_trace
 from greedy import GATES, MAX_TOKENS, SCHEDULES, expected, make_prompts, params
 from test_speculate import CHOICES, REQUESTS
 
-from vllm_rast import RastConfig
 from vllm_rast.engine.v2_verifier import keep_agreeing
 from vllm_rast.reference import ReferenceLLM
 
@@ -65,16 +64,6 @@ def run_v2(folder: Path, engine: dict[str, Any], batches: list[dict[str, Any]], 
     done = subprocess.run([sys.executable, program, job, result], env=env, capture_output=True, text=True, timeout=1500)
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-4000:]
     return json.loads(result.read_text())
-
-
-@pytest.fixture(scope="module")
-def models(random_models: dict[str, str]) -> dict[str, Any]:
-    return {"model" if name == "base" else name: random_models[name] for name in ("base", "positive", "negative")}
-
-
-@pytest.fixture(scope="module")
-def reference(models: dict[str, str]) -> ReferenceLLM:
-    return ReferenceLLM(RastConfig.build(models["model"], models["positive"], models["negative"]))
 
 
 def assert_traces(

@@ -6,11 +6,10 @@ import os
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+from watching import lines
 
 from vllm_rast.cli.main import main
 from vllm_rast.evaluation.runs import backends
@@ -40,11 +39,6 @@ def one_engine() -> Iterator[None]:
     patch.undo()
     for engine in engines:
         engine.llm.llm_engine.engine_core.shutdown()
-
-
-def lines(run: Path) -> Counter[bytes]:
-    path = run / "samples.jsonl"
-    return Counter(path.read_bytes().split(b"\n")[:-1]) if path.exists() else Counter()
 
 
 def test_killed_and_resumed_equals_uninterrupted(one_engine, tmp_path):

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +21,7 @@ import pytest
 import stub_engine
 from commands import refused
 from paths import ROOT
+from watching import after, command_of, lines, meanwhile, wait_for
 
 from vllm_rast.cli import machines
 from vllm_rast.cli.main import main
@@ -98,45 +98,9 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Counter[bytes]:
     return lines(run)
 
 
-def lines(run: Path) -> Counter[bytes]:
-    path = run / "samples.jsonl"
-    return Counter(path.read_bytes().split(b"\n")[:-1]) if path.exists() else Counter()
-
-
 def actors() -> list[psutil.Process]:
     """The processes of replicas. Ray names a process after what it runs."""
-    return [one for one in psutil.process_iter() if "ray::Replica" in name_of(one)]
-
-
-def name_of(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
-
-
-def wait_for(what: Callable[[], Any], limit_s: float = 120) -> Any:
-    deadline = time.monotonic() + limit_s
-    while not (found := what()):
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.05)
-    return found
-
-
-def meanwhile(action: Callable[[], None]) -> threading.Thread:
-    thread = threading.Thread(target=action)
-    thread.start()
-    return thread
-
-
-def after(run: Path, samples: int, action: Callable[[], None]) -> threading.Thread:
-    """Do something in the middle of a run."""
-
-    def wait_and_act() -> None:
-        wait_for(lambda: lines(run).total() >= samples)
-        action()
-
-    return meanwhile(wait_and_act)
+    return [one for one in psutil.process_iter() if "ray::Replica" in command_of(one)]
 
 
 def kill_one() -> None:
@@ -274,7 +238,7 @@ def test_a_cluster_of_this_machine_ends_with_the_run(
 
 
 def rays() -> set[int]:
-    return {one.pid for one in psutil.process_iter() if "raylet" in name_of(one) or "gcs_server" in name_of(one)}
+    return {one.pid for one in psutil.process_iter() if "raylet" in command_of(one) or "gcs_server" in command_of(one)}
 
 
 def test_a_sample_that_kills_replicas_is_given_up(

@@ -8,9 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from stub_server import TINY, StubServer, stub_servers
+from watching import after, lines
 
 from vllm_rast.cli.main import main
 from vllm_rast.evaluation.runs import servers
@@ -45,23 +44,6 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 def two() -> Iterator[list[StubServer]]:
     with stub_servers(2) as both:
         yield both
-
-
-def lines(run: Path) -> Counter[bytes]:
-    path = run / "samples.jsonl"
-    return Counter(path.read_bytes().split(b"\n")[:-1]) if path.exists() else Counter()
-
-
-def after(run: Path, samples: int, action: Callable[[], None]) -> threading.Thread:
-    def wait_and_act() -> None:
-        deadline = time.monotonic() + 120
-        while lines(run).total() < samples and time.monotonic() < deadline:
-            time.sleep(0.02)
-        action()
-
-    thread = threading.Thread(target=wait_and_act)
-    thread.start()
-    return thread
 
 
 def last_line(capsys: pytest.CaptureFixture[str]) -> str:

@@ -7,12 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-import threading
-import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 from unittest.mock import patch
 
 import psutil
@@ -20,6 +16,7 @@ import pytest
 import stub_processes
 from commands import refused
 from paths import ROOT
+from watching import after, command_of, lines, wait_for
 
 from vllm_rast.cli import machines
 from vllm_rast.cli.main import main
@@ -47,42 +44,9 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Counter[bytes]:
     return lines(run)
 
 
-def lines(run: Path) -> Counter[bytes]:
-    path = run / "samples.jsonl"
-    return Counter(path.read_bytes().split(b"\n")[:-1]) if path.exists() else Counter()
-
-
 def engines(of: int | None = None) -> list[psutil.Process]:
     """The processes of engines that a process has started."""
     return [one for one in psutil.Process(of).children() if "spawn_main" in command_of(one)]
-
-
-def command_of(process: psutil.Process) -> str:
-    """Nothing of one that has ended: other tests' may still wait to be collected."""
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
-
-
-def wait_for(what: Callable[[], Any], limit_s: float = 120) -> Any:
-    deadline = time.monotonic() + limit_s
-    while not (found := what()):
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.05)
-    return found
-
-
-def after(run: Path, samples: int, action: Callable[[], object]) -> threading.Thread:
-    """Do something in the middle of a run."""
-
-    def wait_and_act() -> None:
-        wait_for(lambda: lines(run).total() >= samples)
-        action()
-
-    thread = threading.Thread(target=wait_and_act)
-    thread.start()
-    return thread
 
 
 def test_the_samples_are_the_same(stubs: None, alone: Counter[bytes], tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from vllm_rast.errors import UserError, shown
 
 FIELD = "trace"
+ANSWER_FIELD = "token_trace"  # of each choice that a server answers with
 MAX_LIKELIEST = 20
 
 

@@ -23,10 +23,11 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import Message, Send
 from vllm.tokenizers.detokenizer_utils import convert_ids_list_to_tokens
 
+from vllm_rast.mix.trace import ANSWER_FIELD
+
 if TYPE_CHECKING:
     from vllm_rast.serving.traces import Traces
 
-FIELD = "token_trace"
 LOGPROB = "_logprob"
 EVENT_END = b"\n\n"
 
@@ -188,7 +189,7 @@ class AnswerWriter:
 def written(values: dict[str, Any], traces: list[TracedChoice | None], texts: Mapping[int, str | None]) -> bytes:
     """An answer's JSON with a trace in each choice that has one."""
     choices = [
-        dumps(choice) if trace is None else f'{dumps(choice)[:-1]},"{FIELD}":{trace.json(texts)}}}'
+        dumps(choice) if trace is None else f'{dumps(choice)[:-1]},"{ANSWER_FIELD}":{trace.json(texts)}}}'
         for choice, trace in zip(values["choices"], traces, strict=True)
     ]
     others = ((name, dumps(value)) for name, value in values.items() if name != "choices")

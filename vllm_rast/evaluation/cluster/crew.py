@@ -16,7 +16,7 @@ from vllm_rast.evaluation.runs.decode import Job
 from vllm_rast.evaluation.runs.jsonl import RunError
 from vllm_rast.evaluation.runs.lives import Life, LivesCrew, Slot
 from vllm_rast.evaluation.runs.plan import Plan, versions
-from vllm_rast.evaluation.runs.pool import Event, Finished, say
+from vllm_rast.evaluation.runs.pool import Event, say
 
 PLACING_S = 20.0  # in which Ray finds a place, if there is room: then a process has to start
 LOOK_S = 2.0  # between looks for nodes that have come
@@ -129,8 +129,7 @@ class RayCrew(LivesCrew):
         if method == "open_as":
             self.hosts[life.host] = answer.device
             return [self._join(life, answer)]
-        life.slot.failures = 0
-        return [Finished(life, key, completion) for key, completion in answer]
+        return self._finish(life, answer)
 
     def _lost(self, life: Actor, method: str, error: Exception) -> list[Event]:
         """A life that has ended, or whose engine has."""

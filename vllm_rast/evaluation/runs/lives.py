@@ -6,10 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 
 from vllm_rast.errors import UserError
-from vllm_rast.evaluation.runs.decode import Job
+from vllm_rast.evaluation.runs.decode import Completion, Job
 from vllm_rast.evaluation.runs.engine_thread import Opened
+from vllm_rast.evaluation.runs.folder import Key
 from vllm_rast.evaluation.runs.jsonl import RunError
-from vllm_rast.evaluation.runs.pool import Event, Joined, Lost, say
+from vllm_rast.evaluation.runs.pool import Event, Finished, Joined, Lost, say
 
 MAX_RESTARTS = 3  # of a replica, in a row, without one finished sample in between
 QUEUED = 2  # jobs that a replica has, for each that its engine decodes: the next one is there when one ends
@@ -69,6 +70,11 @@ class LivesCrew(ABC):
         life.window = QUEUED * opened.max_running
         self.joined += 1
         return Joined(life)
+
+    def _finish(self, life: Life, finished: Iterable[tuple[Key, Completion]]) -> list[Event]:
+        """A life has made samples, so that its slot is of use."""
+        life.slot.failures = 0
+        return [Finished(life, key, completion) for key, completion in finished]
 
     def _lose(self, life: Life, error: Exception, reason: str, blameless: bool = False) -> list[Event]:
         """After the end of a life, or of its engine: begin another one, unless its slot has had too many."""

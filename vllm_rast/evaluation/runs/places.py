@@ -43,16 +43,17 @@ def divided(engines: int, ranks: int, gpus: tuple[str, list[str]] | None) -> lis
 
     Raises UserError if there are not enough GPUs or cores.
     """
-    there = gpus[1] if gpus else sorted(cores(), key=position)
-    if engines * ranks > len(there):
+    neighbours = [] if gpus else sorted(cores(), key=position)
+    there = len(gpus[1] if gpus else neighbours)
+    if engines * ranks > there:
         what = ("GPU" if gpus else "CPU core") + ("s" if ranks > 1 else "")
         lower = f"{OPTION} or --tensor-parallel-size" if ranks > 1 else OPTION
         raise UserError(
             f"{OPTION} {engines}: {engines} engines of {ranks} {what} each need {engines * ranks}, and there are "
-            f"{len(there)}; lower {lower}"
+            f"{there}; lower {lower}"
         )
     if gpus is None:
-        return divided_cores(sorted(cores(), key=position), engines)
+        return divided_cores(neighbours, engines)
     variable, names = gpus
     shares = [names[first : first + ranks] for first in range(0, engines * ranks, ranks)]
     return [Place(environment={variable: ",".join(share)}) for share in shares]

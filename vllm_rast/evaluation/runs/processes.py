@@ -24,7 +24,7 @@ from vllm_rast.evaluation.runs.jsonl import RunError
 from vllm_rast.evaluation.runs.lives import Life, LivesCrew, Slot
 from vllm_rast.evaluation.runs.places import Place, divided
 from vllm_rast.evaluation.runs.plan import Plan
-from vllm_rast.evaluation.runs.pool import Event, Finished, Pool, say
+from vllm_rast.evaluation.runs.pool import Event, Pool, say
 from vllm_rast.evaluation.runs.tokenizer import BaseTokenizer
 
 ENDING_S = 10.0  # in which a process that has closed its connection ends
@@ -139,8 +139,7 @@ class ProcessCrew(LivesCrew):
         if isinstance(answer, Opened):
             self.device = answer.device
             return [self._join(life, answer)]
-        life.slot.failures = 0
-        return [Finished(life, key, completion) for key, completion in answer]
+        return self._finish(life, answer)
 
 
 def run_engine(connection: Connection, log: Path, open_engine: OpenEngine, plan: Plan) -> None:

@@ -7,14 +7,15 @@ from typing import Any
 import numpy as np
 
 from vllm_rast.evaluation.runs.decode import TokenTrace
+from vllm_rast.mix.trace import ANSWER_FIELD
 
-FIELD = "token_trace"  # see vllm_rast/serving/traced_answer.py
 MIX = "mix"
 
 
 def served_trace(choice: Any) -> TokenTrace:
-    """The trace in a choice of the openai package's; the columns as `likeliest_columns` names them, the mix's last."""
-    answer: dict[str, Any] = choice.model_extra[FIELD]
+    """The trace in a choice of the openai package's, as vllm_rast/serving/traced_answer.py writes it; the columns as
+    `likeliest_columns` names them, the mix's last."""
+    answer: dict[str, Any] = choice.model_extra[ANSWER_FIELD]
     models = [name for name, value in answer.items() if isinstance(value, dict) and name != MIX]
     columns = {}
     for model in [*models, MIX]:
