@@ -5,10 +5,12 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 # The engine in the test's own process: no second interpreter to start, and exceptions arrive where they belong.
 os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
@@ -58,7 +60,10 @@ def random_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def start_engine() -> Iterator[Callable[..., Any]]:
     """A function that starts an engine (RastLLM, or vllm.LLM where `plain=True`) with small defaults."""
+    from engines import forget_engines
+
     engines: list[Any] = []
+    forget_engines()  # of engines that ran before in this process, and had other models
 
     def start(model: str, *, plain: bool = False, **options: Any) -> Any:
         import vllm
@@ -73,12 +78,10 @@ def start_engine() -> Iterator[Callable[..., Any]]:
         return engine
 
     yield start
-    from vllm.distributed import cleanup_dist_env_and_memory
-
-    while engines:
-        engines.pop().llm_engine.engine_core.shutdown()
-    gc.collect()
-    cleanup_dist_env_and_memory()
+    with patch.object(gc, "collect"):  # once for all of them is enough
+        while engines:
+            engines.pop().llm_engine.engine_core.shutdown()
+    forget_engines()
 
 
 @pytest.fixture(scope="session")
@@ -136,11 +139,17 @@ SHARING_NOTHING = (
 )
 # A minute or more each: `make test-long`. Their shorter neighbours have stubs for engines, one rank, fewer faults.
 LONG = (
+    "tests/engine/test_engine_modes.py::test_compiled_with_an_adapter",
     "tests/engine/test_engine_modes.py::test_two_ranks_that_draft",
     "tests/engine/test_token_traces.py::test_two_ranks",
     "tests/engine/test_v2_speculation.py::test_drafts",
+    "tests/engine/test_v2_speculation.py::test_samples_follow_the_mix",
+    "tests/evaluation/test_ray.py::test_killed_in_the_middle[two at once]",
     "tests/evaluation/test_ray.py::test_many_random_faults",
     "tests/evaluation/test_ray.py::test_real_engines",
+    "tests/evaluation/test_ray.py::test_the_driver_ends[15]",
+    "tests/evaluation/test_ray.py::test_the_samples_are_the_same[1]",
+    "tests/evaluation/test_ray.py::test_the_samples_are_the_same[2]",
     "tests/evaluation/test_ray_executor.py::test_two_ranks_on_two_nodes",
     "tests/evaluation/test_servers.py::test_real_servers",
     "tests/evaluation/test_several_engines.py::test_real_engines",
@@ -176,6 +185,17 @@ def pytest_xdist_make_scheduler(config: Any, log: Any) -> Any:
     return Grouped(config, log)
 
 
+def pytest_collection_finish() -> None:
+    """vLLM looks at an architecture in a process of its own, lest it initialise CUDA: 10 s of CPU for each."""
+    gc.freeze()
+    if registry := sys.modules.get("vllm.model_executor.models.registry"):
+        registry._run_in_subprocess = lambda look: look()  # type: ignore[attr-defined]
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # what is frozen at the interpreter's end some libraries take for a leak
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: place_of(item.nodeid))
     for item in items:
@@ -183,7 +203,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         names |= {mark for stem, mark in MARKED_BY_FILE.items() if item.path.stem == stem}
         if any("CUDA GPU" in str(mark.kwargs.get("reason")) for mark in item.iter_markers("skipif")):
             names.add("gpu")
-        if item.nodeid.partition("[")[0] in LONG:
+        if item.nodeid in LONG or item.nodeid.partition("[")[0] in LONG:
             names.add("long")
         for name in names:
             item.add_marker(name)

@@ -72,7 +72,7 @@ def test_every_kind_of_adapter(start_engine: Callable[..., Any], config: RastCon
     alphas = [*single, "negative", *([float(i == j) for j in range(pairs)] for i in range(pairs)), 0.3]
     prompts = make_prompts(len(alphas), seed=50)
     answers = decode(engine, prompts, alphas)
-    assert answers == expected(ReferenceLLM(config), prompts, alphas)
+    assert answers == expected(ReferenceLLM(config), prompts, alphas, answers)
     different = {tuple(answer) for answer in decode(engine, prompts[:1] * (pairs + 2), [*single, "negative"])}
     assert len(different) == pairs + 2, "an adapter changed nothing"
 
@@ -121,7 +121,7 @@ def test_a_shared_head_works_as_in_training(
     reference.models[1] = trained
     alphas = ["positive", "negative", 0.5, "positive"]
     answers = decode(engine, prompts, alphas)
-    assert answers == expected(reference, prompts, alphas)
+    assert answers == expected(reference, prompts, alphas, answers)
     assert answers[0] != decode(engine, prompts[:1], ["negative"])[0]
 
 
@@ -221,7 +221,8 @@ def test_a_foundation_in_the_hub_s_cache(
     assert engine.rast_config.pairs[0].negative == "owner/small"
     prompts, alphas = make_prompts(4, seed=52), ["positive", "negative", 0.5, 1]
     reference = ReferenceLLM(RastConfig.build(foundations["base"], adapter))
-    assert decode(engine, prompts, alphas) == expected(reference, prompts, alphas)
+    found = decode(engine, prompts, alphas)
+    assert found == expected(reference, prompts, alphas, found)
     wrong = {f"{FIRST}lora_A.weight": torch.zeros(4, 32)}
     message = refused(foundations["base"], {"positive": spoil(Path(named), tensors=wrong)})
     assert "lora_A.weight is [4, 32], not [4, 128]" in message, "what is in the cache is known before it loads"

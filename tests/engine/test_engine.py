@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from greedy import SCHEDULES, decode, expected, make_prompts, params
+from greedy import SCHEDULES, confirmed, decode, expected, make_prompts, params
 from random_models import NUM_TOKENS
 from v1 import runner_of
 
@@ -41,7 +41,15 @@ def engine(start_engine: Callable[..., Any], random_models: dict[str, str], pair
 @pytest.mark.parametrize("alpha", ALPHAS)
 def test_one_alpha(engine: Any, reference: ReferenceLLM, alpha: Any) -> None:
     prompts = make_prompts(3, seed=1)
-    assert decode(engine, prompts, [alpha] * 3) == expected(reference, prompts, [alpha] * 3)
+    found = decode(engine, prompts, [alpha] * 3)
+    assert found == expected(reference, prompts, [alpha] * 3)
+    for prompt, answer in zip(prompts, found, strict=True):
+        assert confirmed(reference, prompt, alpha, answer)
+        for place in (0, 10, len(answer) - 1):
+            wrong = [*answer[:place], 3 + answer[place] % 80, *answer[place + 1 :]]
+            assert not confirmed(reference, prompt, alpha, wrong) and not confirmed(
+                reference, prompt, alpha, answer[:-1]
+            )
 
 
 def test_alphas_mixed_in_one_batch(engine: Any, reference: ReferenceLLM) -> None:
@@ -55,12 +63,14 @@ def test_alphas_mixed_in_one_batch(engine: Any, reference: ReferenceLLM) -> None
 def test_mixed_lengths_and_alphas(engine: Any, reference: ReferenceLLM) -> None:
     prompts = make_prompts(20, seed=3, longest=200)
     alphas = [ALPHAS[i % len(ALPHAS)] for i in range(20)]
-    assert decode(engine, prompts, alphas) == expected(reference, prompts, alphas)
+    found = decode(engine, prompts, alphas)
+    assert found == expected(reference, prompts, alphas, found)
 
 
 def test_list_form_of_alpha(engine: Any, reference: ReferenceLLM) -> None:
     prompts = make_prompts(2, seed=4)
-    assert decode(engine, prompts, [[0.5], [2]]) == expected(reference, prompts, [0.5, 2])
+    found = decode(engine, prompts, [[0.5], [2]])
+    assert found == expected(reference, prompts, [0.5, 2], found)
 
 
 def test_prompt_logprobs(engine: Any, reference: ReferenceLLM) -> None:
@@ -119,7 +129,8 @@ def test_padding_ids_are_never_sampled_by_a_mix(engine: Any, reference: Referenc
     # A push cannot lift them where a small model takes part; the plain base samples them and goes on from there.
     assert max(pushed[0] + pushed[1]) < NUM_TOKENS
     assert {110, 97} >= set(pushed[2]) == set(pushed[3])
-    assert decode(engine, [[*prompt, 110, 97, 5]], ["base"]) == expected(reference, [[*prompt, 110, 97, 5]], ["base"])
+    found = decode(engine, [[*prompt, 110, 97, 5]], ["base"])
+    assert found == expected(reference, [[*prompt, 110, 97, 5]], ["base"], found)
 
 
 def test_prefix_cache_cold_and_warm(engine: Any, reference: ReferenceLLM) -> None:
@@ -134,7 +145,7 @@ def test_prefix_cache_cold_and_warm(engine: Any, reference: ReferenceLLM) -> Non
             (output,) = engine.generate([request], [params(alpha)], use_tqdm=False)
             assert output.num_cached_tokens == tokens
             answers.append(list(output.outputs[0].token_ids))
-        assert answers == expected(reference, prompts, alphas)
+        assert answers == expected(reference, prompts, alphas, answers)
     assert decode(engine, prompts, alphas) == answers
 
 
@@ -148,7 +159,8 @@ def test_models_that_no_request_uses_do_not_run(engine: Any, reference: Referenc
     (prompt,) = make_prompts(1, seed=16)
     for alpha, used in [("base", {0}), ("positive", {1}), (0, {0}), (1, {0, 1, 2}), ("negative", {2})]:
         calls.clear()
-        assert decode(engine, [prompt], [alpha]) == expected(reference, [prompt], [alpha])
+        found = decode(engine, [prompt], [alpha])
+        assert found == expected(reference, [prompt], [alpha], found)
         assert set(calls) == used
     for hook in hooks:
         hook.remove()
@@ -225,7 +237,8 @@ def test_a_bad_alpha_is_refused_and_harms_nobody(engine: Any, reference: Referen
     with pytest.raises(ValueError, match="^alpha"):
         engine.generate(requests, [params(1), params(alpha)], use_tqdm=False)
     assert not engine.llm_engine.has_unfinished_requests()
-    assert decode(engine, prompts[:1], [1]) == expected(reference, prompts[:1], [1])
+    found = decode(engine, prompts[:1], [1])
+    assert found == expected(reference, prompts[:1], [1], found)
 
 
 def test_chunked_prefill_and_preemption(
@@ -247,7 +260,8 @@ def test_chunked_prefill_and_preemption(
     )
     prompts = make_prompts(12, seed=20, shortest=20, longest=120)
     alphas = [0, 0.5, 1, 2, "positive", "negative", None, 1, *SCHEDULES]
-    assert decode(engine, prompts, alphas) == expected(reference, prompts, alphas)
+    found = decode(engine, prompts, alphas)
+    assert found == expected(reference, prompts, alphas, found)
     counters = {metric.name: getattr(metric, "value", 0) for metric in engine.get_metrics()}
     assert counters["vllm:num_preemptions"] > 0
     # Seeded samples do not notice either.
@@ -268,7 +282,8 @@ def test_two_pairs_and_one_sided_pairs(start_engine: Callable[..., Any], random_
     reference = ReferenceLLM(RastConfig.build(models["base"], pairs=pairs))
     alphas = [None, 0.5, [1, 0, 0, 0], [0.3, -0.2, 0, 0.9], [0, 0, 0, 0.5], "positive:2", "negative:3", "positive:4", 1]
     prompts = make_prompts(len(alphas), seed=21)
-    assert decode(engine, prompts, alphas) == expected(reference, prompts, alphas)
+    found = decode(engine, prompts, alphas)
+    assert found == expected(reference, prompts, alphas, found)
     assert len(engine.rast_config.sources) == 5
 
 
@@ -290,12 +305,14 @@ def test_speculative_decoding(
     prompts = make_prompts(len(alphas), seed=22)
     accepted = 0
     for some in (alphas, SCHEDULES * 2):
-        assert decode(engine, prompts, some) == expected(reference, prompts, some)
+        found = decode(engine, prompts, some)
+        assert found == expected(reference, prompts, some, found)
         counters = {metric.name: getattr(metric, "value", 0) for metric in engine.get_metrics()}
         assert counters["vllm:spec_decode_num_accepted_tokens"] > accepted
         accepted = counters["vllm:spec_decode_num_accepted_tokens"]
     # Samples of the one best token: each draft is verified at its request's own temperature and top-k.
-    assert decode(engine, prompts, alphas, temperature=1, top_k=1, seed=1) == expected(reference, prompts, alphas)
+    found = decode(engine, prompts, alphas, temperature=1, top_k=1, seed=1)
+    assert found == expected(reference, prompts, alphas, found)
 
 
 def test_alpha_zero_is_stock_vllm_on_the_base(

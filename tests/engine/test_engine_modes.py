@@ -92,7 +92,7 @@ from vllm_rast import RastLLM
 
 if __name__ == "__main__":
     job = json.load(open(sys.argv[1]))
-    engine = RastLLM(job["base"], positive=job["positive"], negative=job["negative"], dtype="float32",
+    engine = RastLLM(job["base"], positive=job["positive"], negative=job.get("negative"), dtype="float32",
                      max_model_len=256, max_num_seqs=8, block_size=32, **job["options"])
     ranks = job["options"].get("tensor_parallel_size", 1)
     if ranks > 1:
@@ -166,7 +166,7 @@ def test_two_ranks(tmp_path: Path, wide_models: dict[str, str]) -> None:
     prompts = make_prompts(len(ALPHAS), seed=32)
     (answers,) = decode_elsewhere(tmp_path, models, prompts, TWO_RANKS, **TWO_RANKS_ENVIRONMENT)
     mixed = ReferenceLLM(RastConfig.build(models["base"], models["positive"], models["negative"]))
-    assert answers == expected(mixed, prompts, ALPHAS)
+    assert answers == expected(mixed, prompts, ALPHAS, answers)
     chosen = {token for answer in answers[:4] for token in answer}
     assert min(chosen) < 75_968 and max(chosen) > 76_032, "one rank's slice was never chosen from"
     for counts in json.loads((tmp_path / "gathers.json").read_text()):
@@ -193,13 +193,25 @@ def test_two_ranks_that_draft(start_engine: Callable[..., Any], tmp_path: Path, 
     assert first["gathers"] == first["compute_logits"] + first["draft"]
 
 
-def test_compiled(tmp_path: Path, random_models: dict[str, str]) -> None:
+def assert_compiled(tmp_path: Path, models: dict[str, str], *others: str, **options: Any) -> None:
+    """Decode in a compiled engine. others: positives of further pairs."""
+    options |= {"enforce_eager": False, "pairs": [{"positive": other} for other in others]}
+    prompts = make_prompts(len(ALPHAS), seed=33)
+    (answers,) = decode_elsewhere(tmp_path, models, prompts, options, VLLM_CACHE_ROOT=str(tmp_path / "cache"))
+    config = RastConfig.build(*models.values(), pairs=[ModelPair(other) for other in others])
+    assert answers == expected(ReferenceLLM(config), prompts, ALPHAS, answers)
+    assert list((tmp_path / "cache").rglob("*")), "nothing was compiled"
+
+
+def test_compiled(tmp_path: Path) -> None:
+    """Two models of one layer: each piece between two attentions costs seconds of compiling."""
+    base = make_model(tmp_path / "base", 1, architecture="llama", layers=1, width=128, heads=4)
+    positive = make_model(tmp_path / "positive", 2, layers=1, vocab=98)
+    assert_compiled(tmp_path, {"base": base, "positive": positive})
+
+
+def test_compiled_with_an_adapter(tmp_path: Path, random_models: dict[str, str]) -> None:
     """A base, a model of its own, and an adapter in one forward with what it stands on."""
     base, negative = random_models["base"], random_models["negative"]
     models = {"base": base, "positive": make_adapter(tmp_path / "adapter", negative, 6), "negative": negative}
-    options = {"enforce_eager": False, "pair_forward": "one", "pairs": [{"positive": random_models["positive"]}]}
-    prompts = make_prompts(len(ALPHAS), seed=33)
-    (answers,) = decode_elsewhere(tmp_path, models, prompts, options, VLLM_CACHE_ROOT=str(tmp_path / "cache"))
-    config = RastConfig.build(*models.values(), pairs=[ModelPair(random_models["positive"])])
-    assert answers == expected(ReferenceLLM(config), prompts, ALPHAS)
-    assert list((tmp_path / "cache").rglob("*")), "nothing was compiled"
+    assert_compiled(tmp_path, models, random_models["positive"], pair_forward="one")

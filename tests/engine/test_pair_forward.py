@@ -62,7 +62,8 @@ def test_a_pair_in_one_forward(
     assert engine.apply_model(shares) == [[2]]
     prompts = make_prompts(len(ALPHAS), seed=60, shortest=20, longest=100)
     reference = ReferenceLLM(RastConfig.build(random_models["base"], adapters["first"]))
-    assert decode(engine, prompts, ALPHAS) == expected(reference, prompts, ALPHAS)
+    found = decode(engine, prompts, ALPHAS)
+    assert found == expected(reference, prompts, ALPHAS, found)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +82,8 @@ def test_drafts(drafting: dict[str, Any], random_models: dict[str, str], adapter
     prompts = make_prompts(len(ALPHAS), seed=61)
     reference = ReferenceLLM(RastConfig.build(random_models["base"], adapters["first"]))
     before = drafts(engine)
-    assert decode(engine, prompts, ALPHAS) == expected(reference, prompts, ALPHAS)
+    found = decode(engine, prompts, ALPHAS)
+    assert found == expected(reference, prompts, ALPHAS, found)
     drafted, accepted = drafts(engine) - before
     assert 0 < accepted.sum() < drafted.sum()
     before = drafts(engine)
@@ -118,7 +120,8 @@ def test_several_pairs_and_a_base(
     alphas = [0.5, [1, 0, 0], [0, 1, 0.5], [0.3, -0.4, 0], "positive:2", "negative:3", "base", [0, 0, 1]]
     prompts = make_prompts(len(alphas), seed=62)
     reference = ReferenceLLM(RastConfig(adapters["base"], tuple(pairs)))
-    assert decode(engine, prompts, alphas) == expected(reference, prompts, alphas)
+    found = decode(engine, prompts, alphas)
+    assert found == expected(reference, prompts, alphas, found)
 
 
 def test_one_holds_less(start_engine: Callable[..., Any], drafting: dict[str, Any], adapters: dict[str, str]) -> None:

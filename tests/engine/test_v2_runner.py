@@ -1,24 +1,22 @@
-"""The V2 model runner, CUDA's default, run here on a CPU: Triton's interpreter executes its kernels.
-
-vLLM switches V2 off where Triton has no back end for the platform, so the test names one; no compiled kernel is needed.
-"""
+"""The V2 model runner, CUDA's default, run here on a CPU: Triton's interpreter executes its kernels."""
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import forked
 import numpy as np
 import pytest
 import torch
 from adapters import make_adapter
 from decode_trace import assert_decode_trace
 from greedy import GATES, SCHEDULES, expected, make_prompts
+from paths import ROOT
 
 from vllm_rast import RastConfig
 from vllm_rast.kernels.token_trace import trace_tokens
@@ -32,11 +30,7 @@ LATE = {"alpha": 1, "warmup": 5}
 
 SCRIPT = """
 import json, sys
-from types import SimpleNamespace
-from triton.backends import backends
-
-backends["cpu"] = SimpleNamespace(driver=SimpleNamespace(is_active=lambda: True), compiler=None)
-
+import interpreted
 from vllm import SamplingParams
 from vllm_rast import RastLLM
 from vllm_rast.llm import Answer
@@ -88,8 +82,9 @@ def decode_with_v2(
     (tmp_path / "job.json").write_text(json.dumps(job))
     (tmp_path / "decode.py").write_text(SCRIPT)
     env = {**os.environ, "TRITON_INTERPRET": "1", "VLLM_USE_V2_MODEL_RUNNER": "1"}
+    env["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "helpers")])
     command = [sys.executable, tmp_path / "decode.py", tmp_path / "job.json", tmp_path / "result.json"]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=1000)
+    done = forked.run(command, forked.InterpretedPopen, env=env, capture_output=True, text=True, timeout=1000)
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-4000:]
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["state"] == "RastModelState" and result["left"] == 0
@@ -135,7 +130,7 @@ def test_mixed_batch_chunks_and_preemption(tmp_path: Path, mix: tuple[dict[str, 
     texts = make_prompts(5, seed=52, longest=90)
     answers = [Answer(*some) for some in zip(prompts, [[7], *texts[1:]], [1, "base", 0.5, LATE, None], strict=False)]
     result = decode_with_v2(tmp_path, prompts, alphas, traces, answers, **models, **small, token_traces=True)
-    assert result["answers"] == expected(reference, prompts, alphas)
+    assert result["answers"] == expected(reference, prompts, alphas, result["answers"])
     assert_traces(reference, prompts, alphas, traces, result)
     for answer, got in zip(answers, result["read"], strict=True):
         np.testing.assert_allclose(got, read_by_reference(reference, answer), rtol=2e-4, atol=2e-4)
@@ -154,7 +149,7 @@ def test_draft_model(tmp_path: Path, mix: tuple[dict[str, str], ReferenceLLM], r
     speculation = {"method": "draft_model", "model": random_models["base"], "num_speculative_tokens": 2}
     traces = [2, None, *[1, 2] * len(alphas)][: len(alphas)]
     result = decode_with_v2(tmp_path, prompts, alphas, traces, **models, max_num_seqs=8, speculative_config=speculation)
-    assert result["answers"] == expected(reference, prompts, alphas)
+    assert result["answers"] == expected(reference, prompts, alphas, result["answers"])
     assert_traces(reference, prompts, alphas, traces, result)
     assert result["metrics"]["vllm:spec_decode_num_accepted_tokens"] > 0
 
@@ -165,4 +160,6 @@ def test_a_pair_in_one_forward(tmp_path: Path, random_models: dict[str, str]) ->
     prompts = make_prompts(len(alphas), seed=53)
     models = {"model": random_models["base"], "positive": adapter, "pair_forward": "one"}
     result = decode_with_v2(tmp_path, prompts, alphas, [None] * len(alphas), **models, max_num_seqs=8)
-    assert result["answers"] == expected(ReferenceLLM(RastConfig.build(models["model"], adapter)), prompts, alphas)
+    assert result["answers"] == expected(
+        ReferenceLLM(RastConfig.build(models["model"], adapter)), prompts, alphas, result["answers"]
+    )

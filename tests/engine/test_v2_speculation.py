@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 import torch
 from decode_trace import assert_decode_trace
+from exact import chi_square
 from greedy import GATES, MAX_TOKENS, SCHEDULES, expected, make_prompts, params
+from holding import held
+from paths import ROOT
 from test_speculate import CHOICES, REQUESTS
+from v1 import runner_of
 
 from vllm_rast.engine.v2_verifier import keep_agreeing
 from vllm_rast.reference import ReferenceLLM
@@ -57,11 +61,16 @@ def as_json(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_v2(folder: Path, engine: dict[str, Any], batches: list[dict[str, Any]], asynchronous: bool) -> dict[str, Any]:
-    job, result = folder / "job.json", folder / "result.json"
-    job.write_text(json.dumps({"engine": engine, "batches": batches, "asynchronous": asynchronous}))
-    program = Path(__file__).parents[1] / "helpers" / "v2_drafting.py"
+    return run_program("v2_drafting", folder, {"engine": engine, "batches": batches, "asynchronous": asynchronous})
+
+
+def run_program(name: str, folder: Path, job: dict[str, Any]) -> dict[str, Any]:
+    """The result of a program of tests/helpers, in Triton's interpreter."""
+    said, result = folder / "job.json", folder / "result.json"
+    said.write_text(json.dumps(job))
     env = {**os.environ, "TRITON_INTERPRET": "1", "VLLM_USE_V2_MODEL_RUNNER": "1"}
-    done = subprocess.run([sys.executable, program, job, result], env=env, capture_output=True, text=True, timeout=1500)
+    command = [sys.executable, ROOT / "tests" / "helpers" / f"{name}.py", said, result]
+    done = forked.run(command, forked.InterpretedPopen, env=env, capture_output=True, text=True, timeout=1500)
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-4000:]
     return json.loads(result.read_text())
 
@@ -85,7 +94,7 @@ def asking(alphas: Sequence[Any]) -> list[dict[str, Any]]:
 def test_drafts(
     tmp_path: Path, models: dict[str, Any], reference: ReferenceLLM, start_engine: Callable[..., Any]
 ) -> None:
-    """One engine, since it is slow to start: greedy answers, forced rejections, samples, keys and values."""
+    """One engine, since it is slow to start: greedy answers, forced rejections, samples, keys and values, memory."""
     forced = make_prompts(len(FORCED), seed=71, shortest=20)
     answers = expected(reference, forced, FORCED)
     mixed = make_prompts(len(ALPHAS), seed=50, shortest=10, longest=60)
@@ -103,11 +112,12 @@ def test_drafts(
         {"prompts": [whole], "params": [said(1, max_tokens=None, ignore_eos=True)]},
         {"prompts": [long], "params": [said(1, max_tokens=40, ignore_eos=True)], "keys": True},
     ]
-    small = {"max_num_seqs": 8, "max_num_batched_tokens": 256}
+    memory = {"kv_cache_memory_bytes": 1 << 26}
+    small = {"max_num_seqs": 8, "max_num_batched_tokens": 256, **memory}
     result = run_v2(tmp_path, {**models, **small, "speculate": K}, batches, asynchronous=False)
     first, none, one, every, redrawn, own, several, last, keys = result["batches"]
 
-    assert first["answers"] == expected(reference, mixed, ALPHAS)
+    assert first["answers"] == expected(reference, mixed, ALPHAS, first["answers"])
     assert 0 < sum(first["accepted"]) < first["drafted"]
     assert none["answers"] == one["answers"] == every["answers"] == answers
     assert none["accepted"] == [0, 0, 0] and one["accepted"][0] and one["accepted"][1:] == [0, 0]
@@ -117,7 +127,7 @@ def test_drafts(
     assert redrawn["answers"] == redrawn["redrawn"] and sum(redrawn["accepted"]) > 0
     assert own["accepted"] == [2, 2, 2] and own["drafted"] == 6, "the prompt gives one token, two steps four each"
 
-    plain = start_engine(**models)
+    plain = start_engine(**models, **memory)
     requests = [{"prompt_token_ids": prompt} for prompt in kinds]
     outputs = plain.generate(requests, [params(1, **options) for options in KINDS], use_tqdm=False)
     assert several["answers"] == [list(output.outputs[0].token_ids) for output in outputs]
@@ -125,6 +135,7 @@ def test_drafts(
     assert len(last["answers"][0]) == 256 - len(whole)
     layers = {"model.layers", "rast1.model", "rast2.model"}
     assert {".".join(name.split(".")[:2]) for name in keys["layers"]} == layers, "no layer of a second model"
+    assert result["held"] == held(runner_of(plain)), "weights and cache of an engine without drafts"
 
 
 def test_chunks_and_preemption(tmp_path: Path, models: dict[str, Any], reference: ReferenceLLM) -> None:
@@ -139,10 +150,26 @@ def test_chunks_and_preemption(tmp_path: Path, models: dict[str, Any], reference
     ]
     result = run_v2(tmp_path, {**models, **small, "speculate": 2}, batches, asynchronous=True)
     greedy, sampled = result["batches"]
-    assert greedy["answers"] == expected(reference, prompts, alphas)
+    assert greedy["answers"] == expected(reference, prompts, alphas, greedy["answers"])
     assert_traces(reference, prompts, alphas, greedy)
     assert sampled["answers"] == sampled["redrawn"]
     assert sum(greedy["accepted"]) > 0 and result["preempted"] > 0
+
+
+def test_samples_follow_the_mix(tmp_path: Path) -> None:
+    """With V2's noise a sample is one of the mix, chi-square, and the draft as often as both distributions overlap."""
+    number, vocab = 3000, 12
+    generator = torch.Generator().manual_seed(1)
+    p, q = torch.randn(vocab, generator=generator) * 1.5, torch.randn(vocab - 2, generator=generator) * 1.5
+    result = run_program("v2_draws", tmp_path, {"p": p.tolist(), "q": q.tolist(), "seed": 5, "number": number})
+    target, source = p.softmax(0).double(), q.softmax(0).double()
+    for name, wanted in (("tokens", target), ("drafts", source)):
+        found = chi_square([[token] for token in result[name]], {(i,): float(x) for i, x in enumerate(wanted)}, 1)
+        print(f"{name}: {found}")
+        assert found["p"] > 0.01, found
+    agreed = [token == draft for token, draft in zip(result["tokens"], result["drafts"], strict=True)]
+    overlap = float(torch.minimum(target[: vocab - 2], source).sum())
+    assert sum(agreed) / number == pytest.approx(overlap, abs=0.03)  # three standard deviations
 
 
 def test_drafts_are_kept_up_to_the_first_that_is_wrong() -> None:

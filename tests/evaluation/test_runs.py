@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import errno
 import json
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -240,27 +239,32 @@ def test_the_lock_ends_with_its_holder_though_a_worker_lives_on(tmp_path):
     assert len(list(RunFolder(tmp_path).samples())) == 1
 
 
-def append_many(path: Path) -> None:
-    with RunFolder.open(path, CONFIG) as folder:
-        for number in range(1_000_000):
-            folder.append(sample(number, "x" * (number % 5000)))
+APPEND = """
+import sys
+sys.path.insert(0, {tests!r})
+from run_samples import CONFIG, sample
+from vllm_rast.evaluation.runs.folder import RunFolder
+
+with RunFolder.open(sys.argv[1], CONFIG) as folder:
+    for number in range(1_000_000):
+        folder.append(sample(number, "x" * (number % 5000)))
+"""
 
 
 def test_a_reader_never_sees_part_of_a_line(tmp_path):
-    writer = multiprocessing.get_context("spawn").Process(target=append_many, args=(tmp_path,))
-    writer.start()
+    script = APPEND.format(tests=str(ROOT / "tests" / "helpers"))
+    writer = subprocess.Popen([sys.executable, "-c", script, tmp_path])
     try:
-        counts = []
-        while len(counts) < 50 or counts[-1] == 0:
+        counts = [0]
+        while len(set(counts)) < 10:
             numbers = [record["sample"] for _, record in read_lines(tmp_path / "samples.jsonl")]
             assert numbers == list(range(len(numbers)))
             counts.append(len(numbers))
+            assert writer.poll() is None
             time.sleep(0.01)
     finally:
         writer.kill()
-        writer.join()
-        writer.close()
-    assert counts[-1] > counts[0]
+        writer.wait()
     assert len(RunFolder(tmp_path).done()) >= counts[-1]
 
 

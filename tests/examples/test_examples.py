@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import runpy
 import sys
@@ -30,11 +29,11 @@ ENGINES = sorted(SAYS.keys() - {"client", "grade"})
 @pytest.fixture
 def engines_end() -> Iterator[None]:
     """The engine of an example ends with its program, which is this one."""
-    yield
-    from vllm.distributed import cleanup_dist_env_and_memory
+    from engines import forget_engines
 
-    gc.collect()
-    cleanup_dist_env_and_memory()
+    forget_engines()
+    yield
+    forget_engines()
 
 
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], path: Path, *arguments: str) -> str:

@@ -75,13 +75,14 @@ START = {**os.environ, **ENVIRONMENT, "PYTHONPATH": str(ROOT)}  # of a process t
 
 
 class Zygote:
-    """imported: the environment variables that its imports have set."""
+    """start: the environment that it was started with. imported: the variables in it that its imports have set."""
 
-    def __init__(self, modules: tuple[str, ...]) -> None:
+    def __init__(self, modules: tuple[str, ...], own: tuple[tuple[str, str], ...]) -> None:
         zygote.adopt()
+        self.start = START | dict(own)
         self.connection, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         command = [sys.executable, zygote.__file__, str(other.fileno()), *modules]
-        self.process = START_ANEW(command, pass_fds=[other.fileno()], env=START | ONE_THREAD)
+        self.process = START_ANEW(command, pass_fds=[other.fileno()], env=self.start | ONE_THREAD)
         other.close()
         answer = self.connection.recv(zygote.MESSAGE_BYTES)
         assert answer, "the zygote has ended"
@@ -89,17 +90,17 @@ class Zygote:
 
     def environment(self, wanted: dict[str, str]) -> dict[str, str] | None:
         """`wanted`, after the imports; None if a program with it might have imported something else."""
-        names = {name for name in wanted.keys() | START.keys() if wanted.get(name) != START.get(name)}
+        names = {name for name in wanted.keys() | self.start.keys() if wanted.get(name) != self.start.get(name)}
         names -= LATE | BY_OTHERS
-        if any(wanted.get(name) != self.imported.get(name, START.get(name)) for name in names):
+        if any(wanted.get(name) != self.imported.get(name, self.start.get(name)) for name in names):
             return None
         return {**wanted, **self.imported}
 
 
 @cache
-def one_zygote(modules: tuple[str, ...]) -> Zygote:
-    """The one of this process, started for its first program."""
-    return Zygote(modules)
+def one_zygote(modules: tuple[str, ...], own: tuple[tuple[str, str], ...] = ()) -> Zygote:
+    """The one of this process, started for its first program. own: environment variables that its imports read."""
+    return Zygote(modules, own)
 
 
 class Popen(subprocess.Popen[Any]):
@@ -109,6 +110,7 @@ class Popen(subprocess.Popen[Any]):
     """
 
     modules = VLLM
+    own: tuple[tuple[str, str], ...] = ()
 
     def _execute_child(  # type: ignore[override]
         self, args: Any, executable: Any, preexec_fn: Any, close_fds: bool, pass_fds: Any, cwd: Any, env: Any,
@@ -118,7 +120,7 @@ class Popen(subprocess.Popen[Any]):
     ) -> None:  # fmt: skip
         program, *arguments = map(os.fspath, args)
         assert program == sys.executable and close_fds and not (executable or preexec_fn or pass_fds or shell)
-        parent = one_zygote(self.modules)
+        parent = one_zygote(self.modules, self.own)
         environment = parent.environment(dict(os.environ if env is None else env))
         if environment is None:
             return super()._execute_child(  # type: ignore[misc]
@@ -147,6 +149,13 @@ def spawning() -> Iterator[None]:
 
 class TorchPopen(Popen):
     modules = TORCH
+
+
+class InterpretedPopen(Popen):
+    """Of a program that imports `interpreted`, found by PYTHONPATH, and then vLLM."""
+
+    modules = ("interpreted", *VLLM, "vllm.v1.worker.gpu.model_runner", "vllm_rast.engine.v2_runner")
+    own = (("TRITON_INTERPRET", "1"),)
 
 
 def run(command: list[Any], popen: type[Popen] = Popen, **options: Any) -> subprocess.CompletedProcess[Any]:

@@ -10,24 +10,21 @@ from __future__ import annotations
 
 import json
 import sys
-from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
-from triton.backends import backends
+import interpreted  # noqa: F401
+import torch
+from holding import held
+from vllm import SamplingParams
+from vllm.platforms import current_platform
+from vllm.sampling_params import StructuredOutputsParams
+from vllm.v1.sample.ops import topk_topp_sampler
+from vllm.v1.worker.gpu import structured_outputs
 
-backends["cpu"] = SimpleNamespace(driver=SimpleNamespace(is_active=lambda: True), compiler=None)
-
-import torch  # noqa: E402
-from vllm import SamplingParams  # noqa: E402
-from vllm.platforms import current_platform  # noqa: E402
-from vllm.sampling_params import StructuredOutputsParams  # noqa: E402
-from vllm.v1.sample.ops import topk_topp_sampler  # noqa: E402
-from vllm.v1.worker.gpu import structured_outputs  # noqa: E402
-
-from vllm_rast import RastConfig, RastLLM  # noqa: E402
-from vllm_rast.engine.coupling import draw_coupled  # noqa: E402
-from vllm_rast.reference import ReferenceLLM  # noqa: E402
+from vllm_rast import RastConfig, RastLLM
+from vllm_rast.engine.coupling import draw_coupled
+from vllm_rast.reference import ReferenceLLM
 
 
 class GrammarKernel:
@@ -179,7 +176,7 @@ def main() -> None:
     results = [run(engine, runner, reference, batch) for batch in job["batches"]]
     preempted = next(m.value for m in engine.get_metrics() if m.name == "vllm:num_preemptions")
     with open(sys.argv[2], "w") as file:
-        json.dump({"batches": results, "preempted": preempted, "blocks": runner.kv_cache_config.num_blocks}, file)
+        json.dump({"batches": results, "preempted": preempted, "held": held(runner)}, file)
 
 
 if __name__ == "__main__":

