@@ -90,9 +90,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
     What it counts goes on from test to test, so that tests compare with what it said before.
     """
+    import forked
     from serving import SHARED, serving
 
-    with serving(tmp_path_factory.mktemp("server"), *SHARED) as server:
+    with serving(tmp_path_factory.mktemp("server"), *SHARED, popen=forked.Popen) as server:
         yield server
         assert server.process.poll() is None, server.log.read_text()[-4000:]
 

@@ -13,6 +13,7 @@ copy of it that has done nothing either. Libraries that LD_PRELOAD names are not
 from __future__ import annotations
 
 import array
+import atexit
 import ctypes
 import fcntl
 import gc
@@ -29,6 +30,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -169,18 +171,40 @@ def run(order: Order, files: list[int], path: list[str]) -> None:
     extra = [part for part in order.environment.get("PYTHONPATH", "").split(os.pathsep) if part]
     sys.path[:] = [*extra, *path]
     multiprocessing.util.spawnv_passfds = Spawner(copy(path))  # type: ignore[attr-defined]
+    code: Any = 0
+    try:
+        execute(kind, rest, order.folder)
+    except SystemExit as end:
+        code = end.code
+    leave(code)
+
+
+def execute(kind: str, rest: list[str], folder: str) -> None:
     if kind == "-c":
         code, *arguments = rest
         sys.argv[:], sys.path[:0] = ["-c", *arguments], [""]
         exec(code, sys.modules["__main__"].__dict__)
     elif kind == "-m":
         module, *arguments = rest
-        sys.argv[:], sys.path[:0] = [module, *arguments], [order.folder]
+        sys.argv[:], sys.path[:0] = [module, *arguments], [folder]
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     else:
         sys.argv[:], sys.path[:0] = [kind, *rest], [os.path.dirname(os.path.abspath(kind))]
         runpy.run_path(kind, run_name="__main__")
-    sys.exit()
+
+
+def leave(code: Any) -> None:
+    """End as the interpreter does, but without taking apart all that was imported, which costs 2 s of CPU."""
+    if code is not None and not isinstance(code, int):
+        print(code, file=sys.stderr)
+        code = 1
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+    with suppress(OSError, ValueError):
+        sys.stderr.flush()
+    os._exit(code or 0)
 
 
 def main(number: int, modules: Sequence[str]) -> None:
