@@ -34,6 +34,7 @@ SHARE = 0.75  # of drafts accepted one by one: what the measured greedy cases ha
 TRIPLES = {"32B + 1.5B": (32.8, 1.54), "32B + 7B": (32.8, 7.6), "14B + 7B": (14.8, 7.6), "32B + 14B": (32.8, 14.8)}
 REQUESTS = [1, 2, 4, 8, 16, 32, 64, 128, 256]
 SMALL = 0.2  # the measured small models' cost, in the base's
+LAYERS, ASKED = 3, 0.8  # their layers, and the share of accepted drafts that they were made for
 
 
 def tokens(share: float, drafts: int) -> float:
@@ -56,15 +57,26 @@ def best(base: float, small: float, requests: int, share: float) -> float:
 
 
 def measured(folder: Path) -> Iterator[tuple[str, int, dict[str, float]]]:
-    """(dtype and temperature, drafts, speed-up over the mix without) of one request's fixed numbers of drafts."""
+    """(dtype, temperature and processor, drafts, speed-up over the mix without) of one request and fixed drafts.
+
+    Of small models of a fifth of their base, and of whole runs: those that compare with the base alone.
+    """
     for path in sorted(folder.glob("speculation-*.json")):
         content = json.loads(path.read_text())
         for result in content.get("results", ()) if content.get("benchmark") == "speculation" else ():
             times: dict[str, Any] = result["ms_per_token"]
+            if content["setup"]["small_layers"] != LAYERS or result["accepted"] != ASKED or "base" not in times:
+                continue
             for name in filter(str.isdigit, times if result["batch"] == 1 else ()):
                 ratios = [mix / ours for mix, ours in zip(times["mix"], times[name], strict=True)]
-                case = f"{content['setup']['dtype']}, temperature {result['temperature']:g}"
+                case = f"{content['setup']['dtype']}, temperature {result['temperature']:g}, {processor_of(content)}"
                 yield case, int(name), spread(ratios)
+
+
+def processor_of(content: dict[str, Any]) -> str:
+    """As "Intel(R) Xeon(R) Processor" is known."""
+    words = content["machine"]["device"].replace("(R)", "").split()
+    return " ".join(word for word in words if word not in ("Intel", "AMD", "Processor", "CPU"))
 
 
 def draw_measured(axes: Axes, folder: Path) -> None:
@@ -79,7 +91,7 @@ def draw_measured(axes: Axes, folder: Path) -> None:
         middle = [values["median"] for _, values in points]
         reach = [[v["median"] - v["low"] for _, v in points], [v["high"] - v["median"] for _, v in points]]
         axes.errorbar(x, middle, reach, fmt="o", capsize=3, color=MORE_COLOURS[index], label=case)
-    axes.set(xlabel="tokens drafted for each pass", ylabel="times as fast as without drafts", ylim=(0.8, None))
+    axes.set(xlabel="tokens drafted for each pass", ylabel="times as fast as without drafts", ylim=(0.8, 3.9))
     axes.set_title("One request, two cores (median, range)", fontsize=10)
 
 
