@@ -20,9 +20,12 @@ from exact import chi_square
 from greedy import GATES, MAX_TOKENS, SCHEDULES, expected, make_prompts, params
 from holding import held
 from paths import ROOT
+from random_models import make_model
+from test_architectures import MODELS
 from test_speculate import CHOICES, REQUESTS
 from v1 import runner_of
 
+from vllm_rast import RastConfig
 from vllm_rast.engine.v2_verifier import keep_agreeing
 from vllm_rast.reference import ReferenceLLM
 
@@ -154,6 +157,20 @@ def test_chunks_and_preemption(tmp_path: Path, models: dict[str, Any], reference
     assert_traces(reference, prompts, alphas, greedy)
     assert sampled["answers"] == sampled["redrawn"]
     assert sum(greedy["accepted"]) > 0 and result["preempted"] > 0
+
+
+def test_windows(tmp_path: Path) -> None:
+    """A drafter with sliding windows beside full layers: several groups of the cache, in the draft's metadata too."""
+    names = ("qwen3", "gemma3", "qwen3-tied")
+    folders = [make_model(tmp_path / name, seed, **MODELS[name]) for seed, name in enumerate(names, 60)]
+    alphas = ["base", "positive", "negative", 0.5, 1, {"alpha": 1, "warmup": 5}]
+    prompts = make_prompts(len(alphas), seed=70, shortest=30, longest=120)
+    engine = dict(zip(("model", "positive", "negative"), folders, strict=True)) | {"max_num_seqs": 8, "speculate": 2}
+    batches = [{"prompts": prompts, "params": [said(alpha) for alpha in alphas]}]
+    result = run_v2(tmp_path, engine, batches, asynchronous=True)
+    (answers,) = (batch["answers"] for batch in result["batches"])
+    assert answers == expected(ReferenceLLM(RastConfig.build(*folders)), prompts, alphas, answers)
+    assert sum(result["batches"][0]["accepted"]) > 0 and result["groups"] > 1
 
 
 def test_samples_follow_the_mix(tmp_path: Path) -> None:

@@ -176,7 +176,8 @@ def main() -> None:
     results = [run(engine, runner, reference, batch) for batch in job["batches"]]
     preempted = next(m.value for m in engine.get_metrics() if m.name == "vllm:num_preemptions")
     with open(sys.argv[2], "w") as file:
-        json.dump({"batches": results, "preempted": preempted, "held": held(runner)}, file)
+        groups = len(runner.kv_cache_config.kv_cache_groups)
+        json.dump({"batches": results, "preempted": preempted, "held": held(runner), "groups": groups}, file)
 
 
 if __name__ == "__main__":
