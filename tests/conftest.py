@@ -142,7 +142,6 @@ SHARING_NOTHING = (
 LONG = (
     "tests/engine/test_engine_modes.py::test_compiled_with_an_adapter",
     "tests/engine/test_engine_modes.py::test_two_ranks_that_draft",
-    "tests/engine/test_token_traces.py::test_two_ranks",
     "tests/engine/test_v2_speculation.py::test_samples_follow_the_mix",
     "tests/evaluation/test_ray.py::test_killed_in_the_middle[two at once]",
     "tests/evaluation/test_ray.py::test_many_random_faults",
