@@ -18,8 +18,6 @@ tests/engine/test_v2_speculation.py shows.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -78,15 +76,12 @@ def measure(engine: Any, reference: Any, case: dict[str, Any], prompt: list[int]
 def measure_v2(reference: Any, case: dict[str, Any], prompt: list[int], options: Any) -> dict[str, Any]:
     """One case, of one token and without top-p."""
     from exact import cells, chi_square
+    from interpreting import HELPERS, run_interpreted
 
     p, q = (reference.logits(prompt, alpha)[-1].tolist() for alpha in (case["alpha"], "positive"))
     with tempfile.TemporaryDirectory() as folder:
-        job, result = Path(folder) / "job.json", Path(folder) / "result.json"
-        job.write_text(json.dumps({"p": p, "q": q, "seed": case["seed"], "number": options.samples}))
-        program = ROOT / "tests" / "helpers" / "v2_draws.py"
-        environment = {**os.environ, "TRITON_INTERPRET": "1"}
-        subprocess.run([sys.executable, program, job, result], check=True, env=environment)
-        drawn = json.loads(result.read_text())
+        job = {"p": p, "q": q, "seed": case["seed"], "number": options.samples}
+        drawn = run_interpreted(HELPERS / "v2_draws.py", Path(folder), job, subprocess.Popen)
     accepted = sum(token == draft for token, draft in zip(drawn["tokens"], drawn["drafts"], strict=True))
     wanted = cells(reference, prompt, case["alpha"], options.samples, depth=1)
     found = chi_square([[token] for token in drawn["tokens"]], wanted, depth=1)

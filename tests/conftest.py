@@ -138,7 +138,8 @@ SHARING_NOTHING = (
     "tests/engine/test_engine_modes.py::test_compiled",
     "tests/serving/test_serve_life.py",
 )
-# A minute or more each: `make test-long`. Their shorter neighbours have stubs for engines, one rank, fewer faults.
+# What takes longest, and repetitions with other numbers: `make test-long`. Their shorter neighbours have stubs for
+# engines, one rank, fewer faults.
 LONG = (
     "tests/engine/test_engine_modes.py::test_compiled_with_an_adapter",
     "tests/engine/test_engine_modes.py::test_two_ranks_that_draft",
@@ -185,8 +186,9 @@ def pytest_xdist_make_scheduler(config: Any, log: Any) -> Any:
 
 
 def pytest_collection_finish() -> None:
-    """vLLM looks at an architecture in a process of its own, lest it initialise CUDA: 10 s of CPU for each."""
+    """Spare the tests what an engine's start costs besides: see `engines`."""
     gc.freeze()
+    # vLLM looks at an architecture in a process of its own, lest it initialise CUDA: 10 s of CPU for each.
     if registry := sys.modules.get("vllm.model_executor.models.registry"):
         registry._run_in_subprocess = lambda look: look()  # type: ignore[attr-defined]
 

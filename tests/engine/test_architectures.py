@@ -118,16 +118,16 @@ def test_four_bits(
 ) -> None:
     """A GPTQ and an AWQ model beside a base that is not quantised: each gives the tokens of stock vLLM, in bfloat16.
 
-    Stock vLLM rounds its logits to bfloat16, in steps of 1/16 from 8 on, and a mix does not. So another token than
-    stock's may be the likeliest, if it is so but for the rounding.
+    Stock vLLM rounds its logits to bfloat16, in steps of 1/16 from 8 on, and a mix does not. So where several tokens
+    are the likeliest in stock vLLM, stock takes the first of them, and a mix may take another.
     """
     engine = start_engine(models["llama3"], positive=quantised["gptq"], negative=quantised["awq"], dtype="bfloat16")
     real_ids = {"allowed_token_ids": list(range(NUM_TOKENS))}
     for name, kind in (("positive", "gptq"), ("negative", "awq")):
         stock = start_engine(quantised[kind], plain=True, dtype="bfloat16", max_logprobs=-1)
         answers = decode(engine, prompts, [name] * len(prompts), **real_ids)
-        behind = [short for some in zip(prompts, answers, strict=True) for short in nats_behind(stock, *some)]
-        assert max(behind) <= 1 / 8 and sum(short == 0 for short in behind) > 0.9 * len(behind)
+        for prompt, answer in zip(prompts, answers, strict=True):
+            assert not any(nats_behind(stock, prompt, answer))
 
 
 def test_a_quantisation_that_is_not_here(models: dict[str, str], quantised: dict[str, str]) -> None:

@@ -38,7 +38,7 @@ def started(
     command: list[str],
     folder: Path,
     up: Callable[[], bool],
-    popen: type[subprocess.Popen[Any]] = forked.Popen,
+    popen: type[subprocess.Popen[Any]] = forked.WholePopen,
 ) -> Iterator[subprocess.Popen[str]]:
     """A program in a session of its own, with engine and workers in processes of theirs; up once `up` says so."""
     environment = {**os.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": "1"}

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import vllm._custom_ops  # noqa: F401  (loads what coupling draws with)
-from exact import cells, chi_square
+from exact import assert_coupled, cells, chi_square
 from greedy import make_prompts, params
 from v1 import drafts
 
@@ -78,11 +78,7 @@ def test_a_coupled_draw_follows_p_and_agrees_as_often_as_can_be() -> None:
     seeds, positions = torch.full((number,), 5), torch.arange(number)
     tokens = coupling.draw_coupled(p.repeat(number, 1), q.repeat(number, 1), seeds, positions)
     guesses = coupling.draw_drafts(q.repeat(number, 1), seeds, positions)
-    target, source = p.softmax(1)[0].double(), q.softmax(1)[0].double()
-    assert chi_square(tokens.unsqueeze(1).tolist(), {(i,): float(x) for i, x in enumerate(target) if x}, 1)["p"] > 0.01
-    assert chi_square(guesses.unsqueeze(1).tolist(), {(i,): float(x) for i, x in enumerate(source)}, 1)["p"] > 0.01
-    overlap = float(torch.minimum(target[: vocab - 2], source).sum())
-    assert float((tokens == guesses).double().mean()) == pytest.approx(overlap, abs=0.005)
+    assert_coupled(p[0], q[0], tokens.tolist(), guesses.tolist(), tolerance=0.005)
 
 
 def test_noise_depends_on_seed_position_and_purpose() -> None:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import forked
 import numpy as np
 import pytest
 import torch
 from adapters import make_adapter
 from decode_trace import assert_decode_trace
 from greedy import GATES, SCHEDULES, expected, make_prompts
-from paths import ROOT
+from interpreting import run_interpreted
 
 from vllm_rast import RastConfig
 from vllm_rast.kernels.token_trace import trace_tokens
@@ -79,14 +75,9 @@ def decode_with_v2(
 ) -> dict[str, Any]:
     """traces: how many likeliest ids each request asks for. answers: those that are read afterwards."""
     job = {"engine": engine, "prompts": prompts, "alphas": alphas, "traces": traces, "answers": answers}
-    (tmp_path / "job.json").write_text(json.dumps(job))
-    (tmp_path / "decode.py").write_text(SCRIPT)
-    env = {**os.environ, "TRITON_INTERPRET": "1", "VLLM_USE_V2_MODEL_RUNNER": "1"}
-    env["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "helpers")])
-    command = [sys.executable, tmp_path / "decode.py", tmp_path / "job.json", tmp_path / "result.json"]
-    done = forked.run(command, forked.InterpretedPopen, env=env, capture_output=True, text=True, timeout=1000)
-    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-4000:]
-    result = json.loads((tmp_path / "result.json").read_text())
+    program = tmp_path / "decode.py"
+    program.write_text(SCRIPT)
+    result = run_interpreted(program, tmp_path, job)
     assert result["state"] == "RastModelState" and result["left"] == 0
     return result
 

@@ -5,23 +5,19 @@ For each of vLLM's two ways to schedule an engine runs in a process of its own; 
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import forked
 import pytest
+import test_architectures
 import torch
 from decode_trace import assert_decode_trace
-from exact import chi_square
+from exact import assert_coupled
 from greedy import GATES, MAX_TOKENS, SCHEDULES, expected, make_prompts, params
 from holding import held
-from paths import ROOT
+from interpreting import HELPERS, run_interpreted
 from random_models import make_model
-from test_architectures import MODELS
 from test_speculate import CHOICES, REQUESTS
 from v1 import runner_of
 
@@ -64,18 +60,8 @@ def as_json(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_v2(folder: Path, engine: dict[str, Any], batches: list[dict[str, Any]], asynchronous: bool) -> dict[str, Any]:
-    return run_program("v2_drafting", folder, {"engine": engine, "batches": batches, "asynchronous": asynchronous})
-
-
-def run_program(name: str, folder: Path, job: dict[str, Any]) -> dict[str, Any]:
-    """The result of a program of tests/helpers, in Triton's interpreter."""
-    said, result = folder / "job.json", folder / "result.json"
-    said.write_text(json.dumps(job))
-    env = {**os.environ, "TRITON_INTERPRET": "1", "VLLM_USE_V2_MODEL_RUNNER": "1"}
-    command = [sys.executable, ROOT / "tests" / "helpers" / f"{name}.py", said, result]
-    done = forked.run(command, forked.InterpretedPopen, env=env, capture_output=True, text=True, timeout=1500)
-    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-4000:]
-    return json.loads(result.read_text())
+    job = {"engine": engine, "batches": batches, "asynchronous": asynchronous}
+    return run_interpreted(HELPERS / "v2_drafting.py", folder, job)
 
 
 def assert_traces(
@@ -162,31 +148,26 @@ def test_chunks_and_preemption(tmp_path: Path, models: dict[str, Any], reference
 def test_windows(tmp_path: Path) -> None:
     """A drafter with sliding windows beside full layers: several groups of the cache, in the draft's metadata too."""
     names = ("qwen3", "gemma3", "qwen3-tied")
-    folders = [make_model(tmp_path / name, seed, **MODELS[name]) for seed, name in enumerate(names, 60)]
-    alphas = ["base", "positive", "negative", 0.5, 1, {"alpha": 1, "warmup": 5}]
+    folders = [
+        make_model(tmp_path / name, seed, **test_architectures.MODELS[name]) for seed, name in enumerate(names, 60)
+    ]
+    alphas = test_architectures.ALPHAS
     prompts = make_prompts(len(alphas), seed=70, shortest=30, longest=120)
     engine = dict(zip(("model", "positive", "negative"), folders, strict=True)) | {"max_num_seqs": 8, "speculate": 2}
     batches = [{"prompts": prompts, "params": [said(alpha) for alpha in alphas]}]
     result = run_v2(tmp_path, engine, batches, asynchronous=True)
-    (answers,) = (batch["answers"] for batch in result["batches"])
-    assert answers == expected(ReferenceLLM(RastConfig.build(*folders)), prompts, alphas, answers)
-    assert sum(result["batches"][0]["accepted"]) > 0 and result["groups"] > 1
+    (batch,) = result["batches"]
+    assert batch["answers"] == expected(ReferenceLLM(RastConfig.build(*folders)), prompts, alphas, batch["answers"])
+    assert sum(batch["accepted"]) > 0 and result["groups"] > 1
 
 
 def test_samples_follow_the_mix(tmp_path: Path) -> None:
-    """With V2's noise a sample is one of the mix, chi-square, and the draft as often as both distributions overlap."""
-    number, vocab = 3000, 12
+    """With V2's noise a sample is one of the mix, and the draft as often as both distributions overlap."""
     generator = torch.Generator().manual_seed(1)
-    p, q = torch.randn(vocab, generator=generator) * 1.5, torch.randn(vocab - 2, generator=generator) * 1.5
-    result = run_program("v2_draws", tmp_path, {"p": p.tolist(), "q": q.tolist(), "seed": 5, "number": number})
-    target, source = p.softmax(0).double(), q.softmax(0).double()
-    for name, wanted in (("tokens", target), ("drafts", source)):
-        found = chi_square([[token] for token in result[name]], {(i,): float(x) for i, x in enumerate(wanted)}, 1)
-        print(f"{name}: {found}")
-        assert found["p"] > 0.01, found
-    agreed = [token == draft for token, draft in zip(result["tokens"], result["drafts"], strict=True)]
-    overlap = float(torch.minimum(target[: vocab - 2], source).sum())
-    assert sum(agreed) / number == pytest.approx(overlap, abs=0.03)  # three standard deviations
+    p, q = torch.randn(12, generator=generator) * 1.5, torch.randn(10, generator=generator) * 1.5
+    job = {"p": p.tolist(), "q": q.tolist(), "seed": 5, "number": 3000}
+    result = run_interpreted(HELPERS / "v2_draws.py", tmp_path, job)
+    assert_coupled(p, q, result["tokens"], result["drafts"], tolerance=0.03)  # three standard deviations
 
 
 def test_drafts_are_kept_up_to_the_first_that_is_wrong() -> None:

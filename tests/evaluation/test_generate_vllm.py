@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Iterator
 
-import forked
 import pytest
 from watching import lines
 
@@ -46,7 +45,7 @@ def test_killed_and_resumed_equals_uninterrupted(one_engine, tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     command = [sys.executable, "-m", "vllm_rast", "generate", *OPTIONS, "--run", str(broken)]
     environment = {name: value for name, value in os.environ.items() if name != "VLLM_LOGGING_LEVEL"}
-    process = forked.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
     try:
         while lines(broken).total() < 20:
             assert process.poll() is None, process.communicate()

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import pytest
 import torch
 
 from vllm_rast.reference import ReferenceLLM
@@ -81,3 +82,18 @@ def chi_square(answers: Iterable[Sequence[int]], wanted: dict[Cell, float], dept
     freedom = torch.tensor((len(pairs) - 1) / 2, dtype=torch.float64)
     p = float(torch.special.gammaincc(freedom, torch.tensor(statistic / 2, dtype=torch.float64)))
     return {"statistic": statistic, "cells": len(pairs), "p": p}
+
+
+def assert_coupled(
+    p: torch.Tensor, q: torch.Tensor, tokens: Sequence[int], drafts: Sequence[int], *, tolerance: float
+) -> None:
+    """Tokens are samples of softmax(p), [vocab], drafts of softmax(q), [up to vocab], by chi-square, and each token is
+    its draft as often as the two overlap."""
+    target, source = p.softmax(0).double(), q.softmax(0).double()
+    for drawn, wanted in ((tokens, target), (drafts, source)):
+        shares = {(i,): share for i, share in enumerate(wanted.tolist()) if share}
+        found = chi_square([[token] for token in drawn], shares, 1)
+        assert found["p"] > 0.01, found
+    overlap = float(torch.minimum(target[: len(source)], source).sum())
+    agreed = sum(token == draft for token, draft in zip(tokens, drafts, strict=True))
+    assert agreed / len(tokens) == pytest.approx(overlap, abs=tolerance)

@@ -111,6 +111,7 @@ class Popen(subprocess.Popen[Any]):
 
     modules = VLLM
     own: tuple[tuple[str, str], ...] = ()
+    whole_end = False
 
     def _execute_child(  # type: ignore[override]
         self, args: Any, executable: Any, preexec_fn: Any, close_fds: bool, pass_fds: Any, cwd: Any, env: Any,
@@ -128,7 +129,9 @@ class Popen(subprocess.Popen[Any]):
                 p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite, restore_signals, gid, gids, uid, umask,
                 start_new_session, *rest,
             )  # fmt: skip
-        order = zygote.Order(arguments, os.fspath(cwd or os.getcwd()), environment, [0, 1, 2], start_new_session)
+        order = zygote.Order(
+            arguments, os.fspath(cwd or os.getcwd()), environment, [0, 1, 2], start_new_session, self.whole_end
+        )
         own = (p2cread, c2pwrite, errwrite)
         files = [number if file == -1 else file for number, file in enumerate(own)]
         self.pid = zygote.send(parent.connection, order, files)
@@ -147,6 +150,12 @@ def spawning() -> Iterator[None]:
         yield
 
 
+class WholePopen(Popen):
+    """Of a program whose end is tested, with whatever Python says while it takes itself apart."""
+
+    whole_end = True
+
+
 class TorchPopen(Popen):
     modules = TORCH
 
@@ -158,7 +167,9 @@ class InterpretedPopen(Popen):
     own = (("TRITON_INTERPRET", "1"),)
 
 
-def run(command: list[Any], popen: type[Popen] = Popen, **options: Any) -> subprocess.CompletedProcess[Any]:
+def run(
+    command: list[Any], popen: type[subprocess.Popen[Any]] = Popen, **options: Any
+) -> subprocess.CompletedProcess[Any]:
     """`subprocess.run` of a Python program."""
     with patch.object(subprocess, "Popen", popen):
         return subprocess.run(command, **options)

@@ -47,7 +47,7 @@ class Order:
     """What to fork for. arguments: those of a Python interpreter, from `-m`, `-c` or a script's path on.
 
     files: the numbers under which the files that come with the order have to be open; mask: of new files; blocked,
-    ignored: signals.
+    ignored: signals. whole_end: end as the interpreter does, and so what it spawns, instead of as `leave` does.
     """
 
     arguments: list[str]
@@ -55,6 +55,7 @@ class Order:
     environment: dict[str, str]
     files: list[int]
     new_session: bool = False
+    whole_end: bool = False
     mask: int = field(default_factory=lambda: umask())
     blocked: list[int] = field(default_factory=list)
     ignored: list[int] = field(default_factory=list)
@@ -131,8 +132,9 @@ def become(order: Order, files: list[int]) -> None:
 class Spawner:
     """Stands for `spawnv_passfds`, by which multiprocessing starts a new interpreter: has a zygote fork instead."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, whole_end: bool = False) -> None:
         self.connection, self.start = connection, multiprocessing.util.spawnv_passfds
+        self.whole_end = whole_end
         self.lock = threading.Lock()
 
     def __call__(self, program: Any, arguments: list[Any], files: Any) -> int:
@@ -140,7 +142,9 @@ class Spawner:
         if "--multiprocessing-fork" not in arguments:  # the resource tracker, which imports next to nothing
             return self.start(program, arguments, files)
         numbers = [0, 1, 2, *sorted(map(int, files))]
-        order = Order(arguments[arguments.index("-c") :], os.getcwd(), dict(os.environ), numbers)
+        order = Order(
+            arguments[arguments.index("-c") :], os.getcwd(), dict(os.environ), numbers, whole_end=self.whole_end
+        )
         order.blocked = [int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, ())]
         order.ignored = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is signal.SIG_IGN]
         with self.lock:
@@ -170,12 +174,14 @@ def run(order: Order, files: list[int], path: list[str]) -> None:
     kind, *rest = order.arguments
     extra = [part for part in order.environment.get("PYTHONPATH", "").split(os.pathsep) if part]
     sys.path[:] = [*extra, *path]
-    multiprocessing.util.spawnv_passfds = Spawner(copy(path))  # type: ignore[attr-defined]
+    multiprocessing.util.spawnv_passfds = Spawner(copy(path), order.whole_end)  # type: ignore[attr-defined]
     code: Any = 0
     try:
         execute(kind, rest, order.folder)
     except SystemExit as end:
         code = end.code
+    if order.whole_end:
+        sys.exit(code)
     leave(code)
 
 
