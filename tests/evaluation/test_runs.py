@@ -208,15 +208,18 @@ def test_two_writers(tmp_path):
 
 
 HOLD = """
-import multiprocessing, sys, time
+import multiprocessing, os, sys, time
 sys.path.insert(0, {tests!r})
 from run_samples import CONFIG, sample
 from vllm_rast.evaluation.runs.folder import RunFolder
 folder = RunFolder.open(sys.argv[1], CONFIG)
 folder.append(sample(0))
-child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
-child.start()
-print(child.pid, flush=True)
+
+def work():
+    print(os.getpid(), flush=True)  # not before it has left its parent's lock
+    time.sleep(60)
+
+multiprocessing.get_context("fork").Process(target=work).start()
 time.sleep(60)
 """
 
