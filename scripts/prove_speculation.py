@@ -11,7 +11,7 @@ is uniform between 0 and 1, so of 16 the smallest is below 0.01 about once in se
 (exit code 1).
 
 With --v2: the first token alone, drawn from the reference's logits as the V2 runner draws it, with the noise of vLLM's
-Triton kernel. Triton's interpreter runs it, 7 minutes for each of two alphas. That V2's samples are these draws,
+Triton kernel. Triton's interpreter runs it, 12 minutes for each of two alphas. That V2's samples are these draws,
 tests/engine/test_v2_speculation.py shows.
 """
 
