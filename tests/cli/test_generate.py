@@ -208,7 +208,8 @@ def test_killed_and_resumed_equals_uninterrupted(questions, tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert start(arguments(questions, whole)).wait() == 0
     for count in (5, 60, 120):
-        process = start(arguments(questions, broken), FAKE_DELAY_S="0.01")
+        there = sum(lines(broken).values()) if broken.exists() else 0
+        process = start(arguments(questions, broken), FAKE_HOLD=f"{count + 5 - there}:{tmp_path / 'never'}")
         wait_for_samples(broken, count)
         process.kill()
         process.communicate()
@@ -229,7 +230,7 @@ def test_killed_and_resumed_equals_uninterrupted(questions, tmp_path):
 @pytest.mark.parametrize("sent, code, word", [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")])
 def test_interrupted(questions, tmp_path, sent, code, word):
     run = tmp_path / "a run"
-    process = start(arguments(questions, run), FAKE_DELAY_S="0.01")
+    process = start(arguments(questions, run), FAKE_HOLD=f"15:{tmp_path / 'never'}")
     wait_for_samples(run, 10)
     process.send_signal(sent)
     _, err = process.communicate()
@@ -265,7 +266,7 @@ def test_a_full_disk(questions, tmp_path):
 
 def test_two_runs_on_one_folder(questions, tmp_path):
     run = tmp_path / "run"
-    first = start(arguments(questions, run), FAKE_DELAY_S="0.05")
+    first = start(arguments(questions, run), FAKE_HOLD=f"15:{tmp_path / 'never'}")
     wait_for_samples(run, 1)
     second = start(arguments(questions, run))
     _, err = second.communicate()

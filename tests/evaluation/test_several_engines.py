@@ -69,9 +69,10 @@ def test_killed_in_the_middle(
     capsys: pytest.CaptureFixture[str],
     number: int,
 ) -> None:
-    monkeypatch.setenv("VLLM_STUB_DELAY_S", "0.1")
+    go_on = tmp_path / "go on"
+    monkeypatch.setenv("VLLM_STUB_HOLD", f"12:{go_on}")  # 20 samples need both
     run = tmp_path / "run"
-    thread = after(run, 20, lambda: [process.kill() for process in engines()[:number]])
+    thread = after(run, 20, lambda: ([process.kill() for process in engines()[:number]], go_on.touch()))
     assert main([*SIZE, *TWO, "--run", str(run)]) == 0
     thread.join()
     assert lines(run) == alone
@@ -130,7 +131,7 @@ def test_the_driver_ends(stubs: None, alone: Counter[bytes], tmp_path: Path, num
         [sys.executable, str(script), *command],
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"VLLM_STUB_DELAY_S": "0.1"},
+        env=os.environ | {"VLLM_STUB_HOLD": f"8:{tmp_path / 'never'}"},
         start_new_session=True,
     )
     wait_for(lambda: lines(run).total() >= 10)

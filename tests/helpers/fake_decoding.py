@@ -2,7 +2,8 @@
 
     python tests/helpers/fake_decoding.py generate --run FOLDER ...
 
-FAKE_DELAY_S is slept before each sample, FAKE_MAX_BYTES limits the size of any file (as a full disk does).
+FAKE_HOLD=N:FILE makes N samples and goes on once the file is there, so that what a test does in the middle of a run
+is in its middle. FAKE_MAX_BYTES limits the size of any file (as a full disk does).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import resource
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from vllm_rast.evaluation.runs import backends
 from vllm_rast.evaluation.runs.decode import Completion, Job
@@ -32,8 +34,10 @@ class FakeBackend:
     rows_apart = False
     tokenizer = None
 
-    def __init__(self, delay_s: float = 0.0):
+    def __init__(self, delay_s: float = 0.0, hold: str = ""):
         self.delay_s = delay_s
+        after, _, until = hold.partition(":")
+        self.hold_after, self.hold_until = float(after or "inf"), Path(until)
         self.made: list[Job] = []
         self.hosts = {"here": self.device}
 
@@ -49,6 +53,8 @@ class FakeBackend:
 
     def finish(self, job: Job) -> tuple[Job, Completion]:
         time.sleep(self.delay_s)
+        while len(self.made) >= self.hold_after and not self.hold_until.exists():
+            time.sleep(0.01)
         self.made.append(job)
         return job, Completion(fake_text(job), "stop", len(job.prompt), 7)
 
@@ -58,5 +64,5 @@ if __name__ == "__main__":
 
     if limit := int(os.environ.get("FAKE_MAX_BYTES", "0")):
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-    backends.open_backend = lambda plan: FakeBackend(float(os.environ.get("FAKE_DELAY_S", "0")))
+    backends.open_backend = lambda plan: FakeBackend(hold=os.environ.get("FAKE_HOLD", ""))
     sys.exit(main())

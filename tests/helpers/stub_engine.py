@@ -2,7 +2,7 @@
 
     python tests/helpers/stub_engine.py generate --ray ADDRESS --run FOLDER ...
 
-VLLM_STUB_DELAY_S is slept for each sample. A prompt with KILL in it kills the process that decodes it, one with RAISE
+VLLM_STUB_DELAY_S is slept for each sample, VLLM_STUB_HOLD is FAKE_HOLD of each engine. A prompt with KILL in it kills the process that decodes it, one with RAISE
 raises, and VLLM_STUB_OPEN says what goes wrong when an engine opens: "error", "user" or "killed".
 """
 
@@ -60,7 +60,7 @@ def open_stub(plan: Any) -> StubEngine:
         raise UserError("max_model_len: does not fit; lower it")
     if fault == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
-    return StubEngine(float(os.environ.get("VLLM_STUB_DELAY_S", "0")))
+    return StubEngine(float(os.environ.get("VLLM_STUB_DELAY_S", "0")), os.environ.get("VLLM_STUB_HOLD", ""))
 
 
 def opener(args: argparse.Namespace) -> Callable[[Any], Any]:
