@@ -23,6 +23,7 @@ const bool kHasAvx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_suppo
 const InstructionSet kInstructionSets[] = {
 #if defined(__x86_64__)
     {"amx", kHasAvx512 && amx::available(), avx512::combine_tiles},
+    {"avx512bf16", kHasAvx512 && __builtin_cpu_supports("avx512bf16"), avx512::combine_tiles},
     {"avx512", kHasAvx512, avx512::combine_tiles},
     {"avx2", __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"), avx2::combine_tiles},
 #endif

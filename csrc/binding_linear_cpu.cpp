@@ -1,4 +1,4 @@
-// torch.ops.vllm_rast.wide_linear on the CPU: widens x once, then works through the weight on torch's own threads.
+// torch.ops.vllm_rast.wide_linear on the CPU: lays x out once, then works through the weight on torch's own threads.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -19,30 +19,33 @@ using torch::stable::Tensor;
 
 struct Kernel {
   Multiply multiply;
-  WidenRow widen_row;
+  LayOutRow lay_out_row;
+  int64_t number_bytes;  // of x as laid out
 };
 
 Kernel pick_kernel() {
   const char* name = vllm_rast_cpu_isa(nullptr);
 #if defined(__x86_64__)
-  if (std::strcmp(name, "avx512") == 0) return {avx512::multiply, avx512::widen_row};
-  if (std::strcmp(name, "avx2") == 0) return {avx2::multiply, avx2::widen_row};
+  if (std::strcmp(name, "avx512bf16") == 0) return {avx512bf16::multiply, avx512bf16::lay_out_row, sizeof(uint16_t)};
+  if (std::strcmp(name, "avx512") == 0) return {avx512::multiply, avx512::lay_out_row, sizeof(float)};
+  if (std::strcmp(name, "avx2") == 0) return {avx2::multiply, avx2::lay_out_row, sizeof(float)};
 #endif
   (void)name;
-  return {baseline::multiply, baseline::widen_row};
+  return {baseline::multiply, baseline::lay_out_row, sizeof(float)};
 }
 
 // A thread is worth waking for about 25 microseconds of work: this many multiply-adds, or as many weights from memory.
 constexpr int64_t kWorkPerThread = 1 << 19;
 constexpr int64_t kRowsFromMemory = 8;  // reading a weight takes as long as multiplying it with this many rows
 
-// x to float32, [depth_blocks, num_rows, kDepthBlock].
-void widen(const Tensor& x, WidenRow widen_row, float* to) {
+// x to [depth_blocks, num_rows, kDepthBlock].
+void lay_out(const Tensor& x, const Kernel& kernel, char* to) {
   const auto* from = static_cast<const uint16_t*>(x.data_ptr());
   const int64_t stride = x.stride(0), num_rows = x.size(0), depth = x.size(1);
   torch::stable::parallel_for(0, num_rows, kWorkPerThread / (depth + 1) + 1, [&](int64_t first, int64_t end) {
     for (int64_t n = first; n < end; ++n) {
-      widen_row(from + n * stride, to + n * kDepthBlock, num_rows * kDepthBlock, depth);
+      char* const row = to + n * kDepthBlock * kernel.number_bytes;
+      kernel.lay_out_row(from + n * stride, row, num_rows * kDepthBlock, depth);
     }
   });
 }
@@ -69,12 +72,12 @@ void share_out(const Linear& linear, const Work& work) {
   torch::stable::parallel_for(0, linear.width, grain, work);
 }
 
-void multiply_widened(Linear linear, const Tensor& x) {
+void multiply_vectors(Linear linear, const Tensor& x) {
   const Kernel kernel = pick_kernel();
-  const Tensor wide =
-      torch::stable::new_empty(x, {linear.num_rows, depth_blocks(linear.depth) * kDepthBlock}, ScalarType::Float);
-  widen(x, kernel.widen_row, static_cast<float*>(wide.data_ptr()));
-  linear.x = static_cast<const float*>(wide.data_ptr());
+  const int64_t bytes = linear.num_rows * depth_blocks(linear.depth) * kDepthBlock * kernel.number_bytes;
+  const Tensor laid_out = torch::stable::new_empty(x, {bytes}, ScalarType::Byte);
+  lay_out(x, kernel, static_cast<char*>(laid_out.data_ptr()));
+  linear.x = laid_out.data_ptr();
   share_out(linear, [&](int64_t first, int64_t end) {
     std::vector<float> memory(scratch_size(linear.num_rows) + 16);
     auto* scratch = reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(memory.data()) + 63) / 64 * 64);
@@ -114,7 +117,7 @@ Tensor wide_linear(Tensor x, Tensor weight, std::optional<Tensor> bias, bool rou
   if (std::strcmp(vllm_rast_cpu_isa(nullptr), "amx") == 0) {
     multiply_tiles(linear, x);
   } else {
-    multiply_widened(linear, x);
+    multiply_vectors(linear, x);
   }
   return out;
 }

@@ -7,7 +7,7 @@
 namespace vllm_rast {
 
 struct Linear {
-  const float* x;  // [depth_blocks(depth), num_rows, kDepthBlock], as widen_row of the same instruction set left it
+  const void* x;  // [depth_blocks(depth), num_rows, kDepthBlock], as lay_out_row of the same instruction set left it
   const uint16_t* packed;  // in its place for AMX: as pack_group left it
   int64_t num_rows;
   const uint16_t* weight;  // [width, depth] in bfloat16, columns beside one another
@@ -40,22 +40,26 @@ inline int64_t scratch_size(int64_t num_rows) {
 // The result's columns [first, end), which is the work of one thread.
 using Multiply = void (*)(const Linear&, float* scratch, int64_t first, int64_t end);
 
-// One row of bfloat16, [depth], to float32, as depth_blocks(depth) pieces of kDepthBlock columns, `stride` floats
-// apart: in an order of columns of the instruction set's own, zeros beyond depth.
-using WidenRow = void (*)(const uint16_t* from, float* to, int64_t stride, int64_t depth);
+// One row of bfloat16, [depth], as depth_blocks(depth) pieces of kDepthBlock columns, `stride` numbers apart, zeros
+// beyond depth: widened to float32, in an order of columns of the instruction set's own, or as it is for avx512bf16.
+using LayOutRow = void (*)(const uint16_t* from, void* to, int64_t stride, int64_t depth);
 
 namespace baseline {
 void multiply(const Linear&, float* scratch, int64_t first, int64_t end);
-void widen_row(const uint16_t* from, float* to, int64_t stride, int64_t depth);
+void lay_out_row(const uint16_t* from, void* to, int64_t stride, int64_t depth);
 }  // namespace baseline
 namespace avx2 {
 void multiply(const Linear&, float* scratch, int64_t first, int64_t end);
-void widen_row(const uint16_t* from, float* to, int64_t stride, int64_t depth);
+void lay_out_row(const uint16_t* from, void* to, int64_t stride, int64_t depth);
 }  // namespace avx2
 namespace avx512 {
 void multiply(const Linear&, float* scratch, int64_t first, int64_t end);
-void widen_row(const uint16_t* from, float* to, int64_t stride, int64_t depth);
+void lay_out_row(const uint16_t* from, void* to, int64_t stride, int64_t depth);
 }  // namespace avx512
+namespace avx512bf16 {
+void multiply(const Linear&, float* scratch, int64_t first, int64_t end);
+void lay_out_row(const uint16_t* from, void* to, int64_t stride, int64_t depth);
+}  // namespace avx512bf16
 namespace amx {
 // Whether the processor has AMX and the system gives it to this process, which is asked once.
 bool available();

@@ -53,7 +53,7 @@ def instruction_sets() -> list[str]:
     library = select.choose("cpu").library
     if library is None:
         sys.exit(f"no kernel to measure: {select.choose('cpu').reason}")
-    names = ("amx", *reversed(build.INSTRUCTION_SETS))
+    names = ("amx", *reversed(build.LINEAR_SETS))
     return [name for name in names if select.instruction_set(library, name) == name]
 
 

@@ -165,9 +165,9 @@ def test_samples_follow_the_mix(tmp_path: Path) -> None:
     """With V2's noise a sample is one of the mix, and the draft as often as both distributions overlap."""
     generator = torch.Generator().manual_seed(1)
     p, q = torch.randn(12, generator=generator) * 1.5, torch.randn(10, generator=generator) * 1.5
-    job = {"p": p.tolist(), "q": q.tolist(), "seed": 5, "number": 3000}
+    job = {"p": p.tolist(), "q": q.tolist(), "seed": 5, "number": 1000}
     result = run_interpreted(HELPERS / "v2_draws.py", tmp_path, job)
-    assert_coupled(p, q, result["tokens"], result["drafts"], tolerance=0.03)  # three standard deviations
+    assert_coupled(p, q, result["tokens"], result["drafts"], tolerance=0.05)  # three standard deviations
 
 
 def test_drafts_are_kept_up_to_the_first_that_is_wrong() -> None:

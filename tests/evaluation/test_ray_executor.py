@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import patch
 
+import forked
 import pytest
 from paths import ROOT
 
@@ -74,11 +74,10 @@ def test_two_ranks_on_two_nodes(address: str, tmp_path: Path, monkeypatch: pytes
     in each rank. Its engine is in a process of its own, as it is on a GPU."""
     size = ["generate", "--n", "1", "--limit", "6", "--rows", "base,rast", "--temperature", "0", "--max-tokens", "12"]
     alone, across = tmp_path / "alone", tmp_path / "across"
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {
-        "PYTHONPATH": str(ROOT)
-    }
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment["PYTHONPATH"] = str(ROOT)  # without the plug-in
     command = [sys.executable, "-m", "vllm_rast", *size, "--run", str(alone)]
-    subprocess.run(command, check=True, timeout=600, env=environment)
+    forked.run(command, check=True, timeout=600, env=environment)
     monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "1")
     monkeypatch.setattr(backend, "CPU_PACKAGE", "none")  # or the option is refused, since vLLM would
     ranks = ["--tensor-parallel-size", "2", "--distributed-executor-backend", "ray", "--ray", address]

@@ -6,13 +6,13 @@ import json
 import math
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import forked
 import numpy as np
 import pytest
 from stub_server import TINY, StubServer, stub_servers
@@ -238,11 +238,11 @@ def test_real_servers(server: Any, tmp_path: Path) -> None:
 
     options = [*SIZE, "--rows", "base,rast,positive", 'late={"alpha": 2, "warmup": 9}', "--trace", "1"]
     here, run = tmp_path / "here", tmp_path / "run"
-    with serving(tmp_path) as other:
+    with serving(tmp_path, popen=forked.Popen) as other:
         thread = after(run, 10, lambda: os.killpg(other.process.pid, signal.SIGKILL))
         assert main([*options, "--run", str(run), "--servers", server.url, other.url]) == 0
         thread.join()
-    subprocess.run([sys.executable, "-m", "vllm_rast", *options, "--run", str(here)], check=True, timeout=600)
+    forked.run([sys.executable, "-m", "vllm_rast", *options, "--run", str(here)], check=True, timeout=600)
     assert lines(run) == lines(here) and lines(here).total() == 80
     served, own = (traced(one) for one in (run, here))
     assert served.column_names == own.column_names and served.num_rows == own.num_rows

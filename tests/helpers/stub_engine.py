@@ -2,8 +2,9 @@
 
     python tests/helpers/stub_engine.py generate --ray ADDRESS --run FOLDER ...
 
-VLLM_STUB_DELAY_S is slept for each sample, VLLM_STUB_HOLD is FAKE_HOLD of each engine. A prompt with KILL in it kills the process that decodes it, one with RAISE
-raises, and VLLM_STUB_OPEN says what goes wrong when an engine opens: "error", "user" or "killed".
+VLLM_STUB_DELAY_S is slept for each sample, VLLM_STUB_HOLD is each engine's FAKE_HOLD. A prompt with KILL in it kills
+the process that decodes it, one with RAISE raises, and VLLM_STUB_OPEN says what goes wrong when an engine opens:
+"error", "user" or "killed".
 """
 
 from __future__ import annotations

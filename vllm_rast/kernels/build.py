@@ -33,20 +33,18 @@ STALE_AFTER = 30 * 86400.0  # seconds; a library that nobody used for so long ma
 DIGEST_BYTES = hashlib.sha256().digest_size
 
 COMPILE = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-DTORCH_TARGET_VERSION=0x020a000000000000"]
+# linear_amx.cpp says in itself what it needs of the compiler, and is empty if that is too old.
+BINDINGS = {"cpu": ("binding_cpu.cpp", "binding_linear_cpu.cpp", "linear_amx.cpp"), "cuda": ("binding_cuda.cpp",)}
+AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"]
+INSTRUCTION_SETS = {"baseline": [], "avx2": ["-mavx2", "-mfma", "-mf16c"], "avx512": AVX512}
+LINEAR_SETS = {**INSTRUCTION_SETS, "avx512bf16": [*AVX512, "-DVLLM_RAST_DOTS"]}
 # The CPU's kernels, each compiled once for each instruction set.
 # combine_logits: no fused multiply-add, so that every implementation gives the same bits as torch, at no cost where
 # memory is the limit. Nobody reads the processor's floating-point flags; guarding them kept GCC 12 from vectorising
 # float16. linear: fused, which doubles its speed.
 CPU_KERNELS = {
-    "combine_logits_cpu.cpp": ["-ffp-contract=off", "-fno-trapping-math"],
-    "linear_cpu.cpp": ["-ffp-contract=fast"],
-}
-# linear_amx.cpp says in itself what it needs of the compiler, and is empty if that is too old.
-BINDINGS = {"cpu": ("binding_cpu.cpp", "binding_linear_cpu.cpp", "linear_amx.cpp"), "cuda": ("binding_cuda.cpp",)}
-INSTRUCTION_SETS = {
-    "baseline": [],
-    "avx2": ["-mavx2", "-mfma", "-mf16c"],
-    "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"],
+    "combine_logits_cpu.cpp": (["-ffp-contract=off", "-fno-trapping-math"], INSTRUCTION_SETS),
+    "linear_cpu.cpp": (["-ffp-contract=fast"], LINEAR_SETS),
 }
 # What a wheel carries: machine code for A100 to Blackwell, and an intermediate form for what comes after.
 PACKAGED_GPUS = [
@@ -111,11 +109,9 @@ def any_nvcc() -> str:
     return found
 
 
-def instruction_sets() -> dict[str, list[str]]:
-    """What the CPU kernel is compiled for on this kind of machine; the first is always there."""
-    if platform.machine() in ("x86_64", "AMD64"):
-        return INSTRUCTION_SETS
-    return {"baseline": []}
+def instruction_sets(known: dict[str, list[str]] = INSTRUCTION_SETS) -> dict[str, list[str]]:
+    """Which of those a CPU kernel is compiled for on this kind of machine; the first is always there."""
+    return known if platform.machine() in ("x86_64", "AMD64") else {"baseline": []}
 
 
 def commands(kind: str, folder: Path, target: Path, portable: bool = False) -> tuple[list[list[str]], list[str]]:
@@ -151,8 +147,8 @@ def commands(kind: str, folder: Path, target: Path, portable: bool = False) -> t
             "-o",
             str(target),
         ]
-    for name, options in CPU_KERNELS.items():
-        for isa, flags in instruction_sets().items():
+    for name, (options, known) in CPU_KERNELS.items():
+        for isa, flags in instruction_sets(known).items():
             kernel = [*cxx(), *COMPILE, *older, *options, *flags, f"-DISA={isa}", "-c", str(source / name)]
             compilations.append([*kernel, "-o", str(folder / f"{name}.{isa}.o")])
     objects = [command[-1] for command in compilations]
