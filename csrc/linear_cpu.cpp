@@ -239,9 +239,9 @@ void multiply_block(const Linear& l, const Block& b, int64_t begin, int64_t end,
   if (b.ends) store_sums(l, b, begin, end - begin, sums);
 }
 
-// Asked from memory while a few rows of x meet what has come: about the next weight row of each stream, which the
-// processor fetches by itself only as long as nothing else keeps it busy (12 rows of x: 1.6 times as fast).
-constexpr int64_t kAheadColumns = 1024;
+// How far ahead weights are asked from memory, of which the processor fetches enough by itself only as long as nothing
+// else keeps it busy: for many rows of x about the next weight row (12 rows: 1.6 times as fast), for few of them half.
+constexpr int64_t columns_ahead(int rows) { return rows > 3 ? 1024 : 512; }
 
 // [rows, streams] numbers from row n of x on, of which the first `count` columns exist.
 template <int rows, int streams>
@@ -261,7 +261,7 @@ __attribute__((noinline)) void multiply_step(const Linear& l, int64_t n, const u
     const int64_t columns = lesser(kDepthBlock, l.depth - block), whole = columns / kPair * kPair;
     for (int64_t k = 0; k < whole; k += kPair) {
       for (int64_t j = 0; j < streams; ++j) {
-        __builtin_prefetch(weight[j] + block + k + kAheadColumns);
+        __builtin_prefetch(weight[j] + block + k + columns_ahead(rows));
         add(factors_at(weight[j] + block + k), x + k, j);
       }
     }
