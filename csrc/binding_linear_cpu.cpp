@@ -38,14 +38,13 @@ Kernel pick_kernel() {
 constexpr int64_t kWorkPerThread = 1 << 19;
 constexpr int64_t kRowsFromMemory = 8;  // reading a weight takes as long as multiplying it with this many rows
 
-// x to [depth_blocks, num_rows, kDepthBlock].
-void lay_out(const Tensor& x, const Kernel& kernel, char* to) {
+// x as the kernel takes it.
+void lay_out(const Tensor& x, LayOutRow lay_out_row, char* to) {
   const auto* from = static_cast<const uint16_t*>(x.data_ptr());
   const int64_t stride = x.stride(0), num_rows = x.size(0), depth = x.size(1);
   torch::stable::parallel_for(0, num_rows, kWorkPerThread / (depth + 1) + 1, [&](int64_t first, int64_t end) {
     for (int64_t n = first; n < end; ++n) {
-      char* const row = to + n * kDepthBlock * kernel.number_bytes;
-      kernel.lay_out_row(from + n * stride, row, num_rows * kDepthBlock, depth);
+      lay_out_row(from + n * stride, to + n * kBlockBytes, num_rows * kBlockBytes, depth);
     }
   });
 }
@@ -74,9 +73,9 @@ void share_out(const Linear& linear, const Work& work) {
 
 void multiply_vectors(Linear linear, const Tensor& x) {
   const Kernel kernel = pick_kernel();
-  const int64_t bytes = linear.num_rows * depth_blocks(linear.depth) * kDepthBlock * kernel.number_bytes;
-  const Tensor laid_out = torch::stable::new_empty(x, {bytes}, ScalarType::Byte);
-  lay_out(x, kernel, static_cast<char*>(laid_out.data_ptr()));
+  const int64_t blocks = (linear.depth * kernel.number_bytes + kBlockBytes - 1) / kBlockBytes;
+  const Tensor laid_out = torch::stable::new_empty(x, {blocks * linear.num_rows * kBlockBytes}, ScalarType::Byte);
+  lay_out(x, kernel.lay_out_row, static_cast<char*>(laid_out.data_ptr()));
   linear.x = laid_out.data_ptr();
   share_out(linear, [&](int64_t first, int64_t end) {
     std::vector<float> memory(scratch_size(linear.num_rows) + 16);

@@ -7,7 +7,8 @@
 namespace vllm_rast {
 
 struct Linear {
-  const void* x;  // [depth_blocks(depth), num_rows, kDepthBlock], as lay_out_row of the same instruction set left it
+  const void*
+      x;  // [blocks of columns, num_rows, columns of a block], as lay_out_row of the same instruction set left it
   const uint16_t* packed;  // in its place for AMX: as pack_group left it
   int64_t num_rows;
   const uint16_t* weight;  // [width, depth] in bfloat16, columns beside one another
@@ -18,10 +19,9 @@ struct Linear {
   bool rounds;  // whether out is bfloat16
 };
 
-// Columns that are worked through at a time, so that all they meet stays in the first cache: 12 kB of weights and, of
-// the rows of x, a few kB. A multiple of two vectors of every instruction set.
-constexpr int64_t kDepthBlock = 256;
-inline int64_t depth_blocks(int64_t depth) { return (depth + kDepthBlock - 1) / kDepthBlock; }
+// Columns that are worked through at a time are so many bytes of factors of a row, so that all they meet stays in the
+// first cache: 12 kB of weights and, of the rows of x, a few kB. A multiple of two vectors of every instruction set.
+constexpr int64_t kBlockBytes = 1024;
 
 // Weight rows that meet x together, far from one another (see linear_cpu.cpp).
 constexpr int64_t kBlockRows = 12;
@@ -34,14 +34,14 @@ constexpr int64_t kFewRows = 12;
 // lanes for every number of a chunk and a block. A few rows need none.
 inline int64_t scratch_size(int64_t num_rows) {
   if (num_rows <= kFewRows) return 0;
-  return kBlockRows * (kDepthBlock + 16 * (num_rows < kChunkRows ? num_rows : kChunkRows));
+  return kBlockRows * (kBlockBytes / sizeof(float) + 16 * (num_rows < kChunkRows ? num_rows : kChunkRows));
 }
 
 // The result's columns [first, end), which is the work of one thread.
 using Multiply = void (*)(const Linear&, float* scratch, int64_t first, int64_t end);
 
-// One row of bfloat16, [depth], as depth_blocks(depth) pieces of kDepthBlock columns, `stride` numbers apart, zeros
-// beyond depth: widened to float32, in an order of columns of the instruction set's own, or as it is for avx512bf16.
+// One row of bfloat16, [depth], in pieces of kBlockBytes, `stride` bytes apart, zeros beyond depth: widened to float32,
+// in an order of columns of the instruction set's own, or as it is for avx512bf16.
 using LayOutRow = void (*)(const uint16_t* from, void* to, int64_t stride, int64_t depth);
 
 namespace baseline {

@@ -41,8 +41,6 @@ typedef float Vector __attribute__((vector_size(kLanes * sizeof(float)), aligned
 // 2 kLanes bfloat16, a column of even number in the lower half of each word and its neighbour in the upper one.
 typedef uint32_t Words __attribute__((vector_size(kLanes * sizeof(uint32_t)), aligned(sizeof(uint16_t)), may_alias));
 constexpr int kPair = 2 * kLanes;
-static_assert(kDepthBlock % kPair == 0);
-
 // What is multiplied: Factors are kPair columns, in kFactors vectors; x and the scratch are made of them.
 #if defined(VLLM_RAST_DOTS)
 typedef uint16_t Element;
@@ -77,6 +75,8 @@ inline Factors factors_of(const Words& words) {
 inline Vector add_product(Vector sum, const Factor& a, const Factor& b) { return sum + a * b; }
 #endif
 constexpr int kFactorColumns = kPair / kFactors;
+constexpr int64_t kDepthBlock = kBlockBytes / sizeof(Element);
+static_assert(kDepthBlock % kPair == 0);
 
 inline Factors factors_at(const uint16_t* from) { return factors_of(*reinterpret_cast<const Words*>(from)); }
 
@@ -308,8 +308,8 @@ void multiply_streams(const Linear& l, int64_t first, int64_t end) {
 void multiply_blocks(const Linear& l, float* scratch, int64_t first, int64_t end) {
   auto* const factors = reinterpret_cast<Element*>(scratch);
   const Stretches stretches(first, end, kBlockRows);
-  const int64_t blocks = depth_blocks(l.depth);
-  auto* sums = reinterpret_cast<Vector*>(scratch + kBlockRows * kDepthBlock);
+  const int64_t blocks = (l.depth + kDepthBlock - 1) / kDepthBlock;
+  auto* sums = reinterpret_cast<Vector*>(factors + kBlockRows * kDepthBlock);
   for (int64_t begin = 0; begin < l.num_rows; begin += kChunkRows) {
     for (int64_t step = 0; step < stretches.length; ++step) {
       const int64_t count = stretches.count(step, kBlockRows);
@@ -332,12 +332,12 @@ void multiply_blocks(const Linear& l, float* scratch, int64_t first, int64_t end
 }  // namespace
 
 void lay_out_row(const uint16_t* from, void* place, int64_t stride, int64_t depth) {
-  auto* to = static_cast<Element*>(place);
+  auto* to = static_cast<char*>(place);
   for (int64_t block = 0; block * kDepthBlock < depth; ++block, to += stride, from += kDepthBlock) {
     const int64_t left = depth - block * kDepthBlock, columns = columns_in(depth, block);
     for (int64_t k = 0; k < columns; k += kPair) {
       const Factors factors = k + kPair <= left ? factors_at(from + k) : last_factors_at(from + k, left - k);
-      std::memcpy(to + k, &factors, sizeof factors);
+      std::memcpy(to + k * sizeof(Element), &factors, sizeof factors);
     }
   }
 }
