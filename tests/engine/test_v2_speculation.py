@@ -145,6 +145,28 @@ def test_chunks_and_preemption(tmp_path: Path, models: dict[str, Any], reference
     assert sum(greedy["accepted"]) > 0 and result["preempted"] > 0
 
 
+def test_two_ranks(tmp_path: Path, models: dict[str, Any], reference: ReferenceLLM) -> None:
+    """Every rank drafts and verifies; the small models' heads are cut again as the base's is, and gathered once."""
+    alphas = [0, 0.5, SCHEDULES[0], "positive"]
+    prompts = make_prompts(len(alphas), seed=50, shortest=10, longest=60)
+    few = [said(alpha, temperature=1.0, seed=5, max_tokens=FEW + 1) for alpha in alphas]
+    batches: list[dict[str, Any]] = [
+        {"prompts": prompts, "params": asking(alphas)},
+        {"prompts": prompts, "params": few, "redraw": True},
+        {"prompts": prompts[3:], "params": few[3:]},
+    ]
+    small = {"max_num_batched_tokens": 256, "max_num_seqs": 8, "kv_cache_memory_bytes": 1 << 26}
+    job = {"engine": {**models, **small, "speculate": K}, "batches": batches, "asynchronous": True}
+    result = run_interpreted(HELPERS / "v2_ranks.py", tmp_path, job)
+    assert result["kinds"] == [["V2Drafter", "V2Verifier"]] * 2
+    greedy, sampled, own = result["batches"]
+    assert greedy["answers"] == expected(reference, prompts, alphas, greedy["answers"])
+    assert_traces(reference, prompts, alphas, greedy)
+    assert 0 < sum(greedy["accepted"]) < greedy["drafted"]
+    assert sampled["answers"] == sampled["redrawn"]
+    assert own["accepted"] == [2, 2, 2] and own["drafted"] == 6, "all that the positive drafts for itself is kept"
+
+
 def test_windows(tmp_path: Path) -> None:
     """A drafter with sliding windows beside full layers: several groups of the cache, in the draft's metadata too."""
     names = ("qwen3", "gemma3", "qwen3-tied")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import nullcontext
 from typing import Any
 from unittest.mock import patch
 
@@ -146,12 +147,13 @@ def accepted(engine: Any) -> torch.Tensor:
 
 
 def run(engine: Any, runner: Any, reference: ReferenceLLM, batch: dict[str, Any]) -> dict[str, Any]:
+    """runner: None if it is in other processes, for a batch without `keys` or `right`."""
     if "keys" in batch:
         return compare_keys(engine, runner, batch)
     before, params = accepted(engine), [sampling(said) for said in batch["params"]]
     prompts = [{"prompt_token_ids": prompt} for prompt in batch["prompts"]]
-    drafts = Forced(runner, batch) if "right" in batch else runner.speculator.propose
-    with patch.object(runner.speculator, "propose", drafts):
+    forced = patch.object(runner.speculator, "propose", Forced(runner, batch)) if "right" in batch else nullcontext()
+    with forced:
         outputs = engine.generate(prompts, params, use_tqdm=False)
     drafted, *places = (accepted(engine) - before).tolist()
     answers = [list(output.outputs[0].token_ids) for output in outputs]
