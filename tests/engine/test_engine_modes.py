@@ -210,8 +210,9 @@ def test_compiled(tmp_path: Path) -> None:
     assert_compiled(tmp_path, {"base": base, "positive": positive})
 
 
-def test_compiled_with_an_adapter(tmp_path: Path, random_models: dict[str, str]) -> None:
-    """A base, a model of its own, and an adapter in one forward with what it stands on."""
-    base, negative = random_models["base"], random_models["negative"]
+def test_compiled_with_an_adapter(tmp_path: Path) -> None:
+    """A base, a model of its own, and an adapter in one forward with what it stands on; of one layer each."""
+    base = make_model(tmp_path / "base", 1, architecture="llama", layers=1, width=128, heads=4)
+    other, negative = (make_model(tmp_path / f"small{seed}", seed, layers=1, vocab=98, kv_heads=1) for seed in (2, 3))
     models = {"base": base, "positive": make_adapter(tmp_path / "adapter", negative, 6), "negative": negative}
-    assert_compiled(tmp_path, models, random_models["positive"], pair_forward="one")
+    assert_compiled(tmp_path, models, other, pair_forward="one")

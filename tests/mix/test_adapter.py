@@ -179,6 +179,16 @@ def test_a_gguf_file(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
+def test_a_folder_of_gguf_files_and_a_configuration(tmp_path: Path) -> None:
+    """As the hub has them; other weights beside them are read."""
+    for name in ("config.json", "small.Q4_K_M.gguf"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(UserError, match=r"^positive: 'small.Q4_K_M.gguf' is a GGUF file"):
+        parse_model(str(tmp_path), "positive")
+    (tmp_path / "model.safetensors").touch()
+    assert parse_model(str(tmp_path), "positive").path == str(tmp_path)
+
+
 @pytest.mark.parametrize("pairs", [5, "ab", [5, None, {"positive": 3}], {"positive": "a"}])
 def test_names_are_looked_for_in_whatever_was_said(pairs: Any) -> None:
     """Before anything is checked, the hub is asked about names alone."""

@@ -14,6 +14,7 @@ TINY_PREFIX = "tiny:"
 TINY_FOLDER = Path(__file__).parents[1] / "tiny" / "models"
 TINY_MODELS = ("base", "positive", "negative", "ceiling")
 PLUS = "+"
+WEIGHTS = (".safetensors", ".bin", ".pt")
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,8 @@ def parse_model(name: str, option: str) -> ModelSource:
     source = locate(name, option)
     file = find_config(source.path, source.revision)
     if file is None:
-        if os.path.isdir(source.path) and not os.path.isfile(os.path.join(source.path, "config.json")):
-            refuse_gguf(next(filter(is_gguf, sorted(os.listdir(source.path))), ""), option)
-            raise UserError(f"{option}: {source.path!r} holds no config.json; point to a Hugging Face model folder")
+        if os.path.isdir(source.path):
+            check_folder(source.path, option)
         return source
     foundation = read_config(file, option, name).foundation_name
     if foundation is None:
@@ -112,6 +112,15 @@ def locate(name: str, option: str) -> ModelSource:
     if looks_local(path):
         raise UserError(f"{option}: there is no folder {path!r}; give an existing folder or a hub id OWNER/NAME")
     return ModelSource(path, revision or None)
+
+
+def check_folder(path: str, option: str) -> None:
+    """Raises UserError if a folder is no model's, or all the weights in it are in a format that vLLM does not read."""
+    files = sorted(os.listdir(path))
+    if not any(name.endswith(WEIGHTS) for name in files):
+        refuse_gguf(next(filter(is_gguf, files), ""), option)
+    if not os.path.isfile(os.path.join(path, "config.json")):
+        raise UserError(f"{option}: {path!r} holds no config.json; point to a Hugging Face model folder")
 
 
 def is_gguf(path: str) -> bool:
