@@ -51,10 +51,10 @@ struct Factors {
   Factor vectors[kFactors];
 };
 
-inline Factors factors_of(const Words& words) { return {{words}}; }
+inline Factors factors_of(Words words) { return {{words}}; }
 
 // As an instruction, since compilers know it as one of a target of its own, which a template could not be inlined into.
-inline Vector add_product(Vector sum, const Factor& a, const Factor& b) {
+inline Vector add_product(Vector sum, Factor a, Factor b) {
   __asm__("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(a), "vm"(b));
   return sum;
 }
@@ -68,17 +68,21 @@ struct Factors {
 };
 
 // Two operations widen them, and the columns come out as all even ones, then all odd ones.
-inline Factors factors_of(const Words& words) {
+inline Factors factors_of(Words words) {
   return {{reinterpret_cast<Vector>(words << 16), reinterpret_cast<Vector>(words & 0xffff0000u)}};
 }
 
-inline Vector add_product(Vector sum, const Factor& a, const Factor& b) { return sum + a * b; }
+inline Vector add_product(Vector sum, Factor a, Factor b) { return sum + a * b; }
 #endif
 constexpr int kFactorColumns = kPair / kFactors;
 constexpr int64_t kDepthBlock = kBlockBytes / sizeof(Element);
 static_assert(kDepthBlock % kPair == 0);
 
-inline Factors factors_at(const uint16_t* from) { return factors_of(*reinterpret_cast<const Words*>(from)); }
+// By value: clang takes what a reference to such a vector names for aligned as its size is.
+inline Factors factors_at(const uint16_t* from) {
+  const Words words = *reinterpret_cast<const Words*>(from);
+  return factors_of(words);
+}
 
 // The same of fewer than kPair columns, with zeros behind them.
 inline Factors last_factors_at(const uint16_t* from, int64_t count) {
@@ -87,7 +91,7 @@ inline Factors last_factors_at(const uint16_t* from, int64_t count) {
   return factors_at(rest);
 }
 
-inline const Factor& factor_at(const Element* from) { return *reinterpret_cast<const Factor*>(from); }
+inline Factor factor_at(const Element* from) { return *reinterpret_cast<const Factor*>(from); }
 
 // To nearest, ties to even; a nan stays one.
 inline uint16_t round_to_bfloat16(float value) {
@@ -101,20 +105,25 @@ inline uint16_t round_to_bfloat16(float value) {
 // loops over lanes: 80 instructions for a number.
 template <int lanes>
 struct Part {
-  typedef float Lanes __attribute__((vector_size(lanes * sizeof(float)), aligned(sizeof(float)), may_alias));
+  typedef float Lanes __attribute__((vector_size(lanes * sizeof(float))));
 };
 
-template <int lanes = kLanes>
-inline float sum_of(const typename Part<lanes>::Lanes& v) {
-  typedef typename Part<lanes / 2>::Lanes Half;
-  const float* from = reinterpret_cast<const float*>(&v);
-  const Half sum = *reinterpret_cast<const Half*>(from) + *reinterpret_cast<const Half*>(from + lanes / 2);
-  if constexpr (lanes > 4) {
-    return sum_of<lanes / 2>(sum);
+template <int lanes>
+inline float sum_of_lanes(const float* from) {
+  typename Part<lanes / 2>::Lanes lower, upper;
+  std::memcpy(&lower, from, sizeof lower);
+  std::memcpy(&upper, from + lanes / 2, sizeof upper);
+  lower += upper;
+  if constexpr (lanes == 4) {
+    return lower[0] + lower[1];
   } else {
-    return sum[0] + sum[1];
+    float sums[lanes / 2];
+    std::memcpy(sums, &lower, sizeof sums);
+    return sum_of_lanes<lanes / 2>(sums);
   }
 }
+
+inline float sum_of(const Vector& v) { return sum_of_lanes<kLanes>(reinterpret_cast<const float*>(&v)); }
 
 inline int64_t lesser(int64_t a, int64_t b) { return a < b ? a : b; }
 // The columns of a block, in whole pairs of vectors.
@@ -251,7 +260,7 @@ __attribute__((noinline)) void multiply_step(const Linear& l, int64_t n, const u
   const auto add = [&](const Factors& from_weight, const Element* x, int64_t j) {
     for (int i = 0; i < rows; ++i) {
       for (int part = 0; part < kFactors; ++part) {
-        const Factor& from_x = factor_at(x + i * kDepthBlock + part * kFactorColumns);
+        const Factor from_x = factor_at(x + i * kDepthBlock + part * kFactorColumns);
         sums[i][j] = add_product(sums[i][j], from_weight.vectors[part], from_x);
       }
     }
