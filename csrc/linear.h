@@ -7,8 +7,7 @@
 namespace vllm_rast {
 
 struct Linear {
-  const void*
-      x;  // [blocks of columns, num_rows, columns of a block], as lay_out_row of the same instruction set left it
+  const void* x;           // [blocks, num_rows, kBlockBytes], as lay_out_row of the same instruction set left it
   const uint16_t* packed;  // in its place for AMX: as pack_group left it
   int64_t num_rows;
   const uint16_t* weight;  // [width, depth] in bfloat16, columns beside one another

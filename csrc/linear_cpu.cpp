@@ -12,6 +12,7 @@
 // With VLLM_RAST_DOTS the processor itself multiplies pairs of bfloat16 and adds them to a float32: nothing is widened,
 // and a vector of 64 bytes has 32 columns instead of 16. As with AMX, what is too small for a normal bfloat16 is 0.
 #include <cstring>
+#include <type_traits>
 
 #include "linear.h"
 
@@ -45,12 +46,20 @@ constexpr int kPair = 2 * kLanes;
 #if defined(VLLM_RAST_DOTS)
 typedef uint16_t Element;
 typedef Words Factor;
-constexpr int kFactors = 1;
+#else
+typedef float Element;
+typedef Vector Factor;
+#endif
+constexpr int kFactors = sizeof(Element) / sizeof(uint16_t);
+constexpr int kFactorColumns = kPair / kFactors;
+constexpr int64_t kDepthBlock = kBlockBytes / sizeof(Element);
+static_assert(kDepthBlock % kPair == 0);
 
 struct Factors {
   Factor vectors[kFactors];
 };
 
+#if defined(VLLM_RAST_DOTS)
 inline Factors factors_of(Words words) { return {{words}}; }
 
 // As an instruction, since compilers know it as one of a target of its own, which a template could not be inlined into.
@@ -59,14 +68,6 @@ inline Vector add_product(Vector sum, Factor a, Factor b) {
   return sum;
 }
 #else
-typedef float Element;
-typedef Vector Factor;
-constexpr int kFactors = 2;
-
-struct Factors {
-  Factor vectors[kFactors];
-};
-
 // Two operations widen them, and the columns come out as all even ones, then all odd ones.
 inline Factors factors_of(Words words) {
   return {{reinterpret_cast<Vector>(words << 16), reinterpret_cast<Vector>(words & 0xffff0000u)}};
@@ -74,9 +75,6 @@ inline Factors factors_of(Words words) {
 
 inline Vector add_product(Vector sum, Factor a, Factor b) { return sum + a * b; }
 #endif
-constexpr int kFactorColumns = kPair / kFactors;
-constexpr int64_t kDepthBlock = kBlockBytes / sizeof(Element);
-static_assert(kDepthBlock % kPair == 0);
 
 // By value: clang takes what a reference to such a vector names for aligned as its size is.
 inline Factors factors_at(const uint16_t* from) {
@@ -152,6 +150,15 @@ struct Stretches {
     return lesser(streams, (end - first - step + length - 1) / length);
   }
 };
+
+// Calls work with `given`, from 1 to `most`, as a constant.
+template <int most, typename Work>
+void with_rows(int64_t given, const Work& work) {
+  if constexpr (most > 1) {
+    if (given < most) return with_rows<most - 1>(given, work);
+  }
+  work(std::integral_constant<int, most>{});
+}
 
 // A block of weight rows and a block of columns, as factors.
 struct Block {
@@ -230,20 +237,8 @@ void multiply_block(const Linear& l, const Block& b, int64_t begin, int64_t end,
     ahead.ask(group + 1, groups);
     // As even as it goes: 4 rows are 2 and 2, since a lone row keeps the vector units waiting for loads.
     const int64_t n = begin + group * (end - begin) / groups;
-    Vector* own = sums + (n - begin) * kBlockRows;
-    switch (begin + (group + 1) * (end - begin) / groups - n) {
-      case 1:
-        multiply_tiles<1>(l, b, n, own);
-        break;
-      case 2:
-        multiply_tiles<2>(l, b, n, own);
-        break;
-      case 3:
-        multiply_tiles<3>(l, b, n, own);
-        break;
-      default:
-        multiply_tiles<kMaxRows>(l, b, n, own);
-    }
+    const int64_t given = begin + (group + 1) * (end - begin) / groups - n;
+    with_rows<kMaxRows>(given, [&](auto rows) { multiply_tiles<rows>(l, b, n, sums + (n - begin) * kBlockRows); });
   }
   if (b.ends) store_sums(l, b, begin, end - begin, sums);
 }
@@ -283,23 +278,13 @@ __attribute__((noinline)) void multiply_step(const Linear& l, int64_t n, const u
   }
 }
 
-// The same of `given` rows, at most `rows`.
-template <int rows, int streams>
-void multiply_rows(int64_t given, const Linear& l, int64_t n, const uint16_t* const* weight, const Stretches& stretches,
-                   int64_t step, int64_t count) {
-  if constexpr (rows > 1) {
-    if (given < rows) return multiply_rows<rows - 1, streams>(given, l, n, weight, stretches, step, count);
-  }
-  multiply_step<rows, streams>(l, n, weight, stretches, step, count);
-}
-
-// A few rows of x, times weights straight from memory. Up to `rows` of them take part at a time; for the next ones the
+// A few rows of x, times weights straight from memory. Up to `most` of them take part at a time; for the next ones the
 // weights of a step are still in the first cache.
-template <int rows, int streams>
+template <int most, int streams>
 void multiply_streams(const Linear& l, int64_t first, int64_t end) {
-  static_assert(rows * streams <= kSums);
+  static_assert(most * streams <= kSums);
   const Stretches stretches(first, end, streams);
-  const int64_t groups = (l.num_rows + rows - 1) / rows;
+  const int64_t groups = (l.num_rows + most - 1) / most;
   for (int64_t step = 0; step < stretches.length; ++step) {
     const int64_t count = stretches.count(step, streams);
     const uint16_t* weight[streams];
@@ -308,7 +293,7 @@ void multiply_streams(const Linear& l, int64_t first, int64_t end) {
     }
     for (int64_t group = 0; group < groups; ++group) {
       const int64_t n = group * l.num_rows / groups, given = (group + 1) * l.num_rows / groups - n;
-      multiply_rows<rows, streams>(given, l, n, weight, stretches, step, count);
+      with_rows<most>(given, [&](auto rows) { multiply_step<rows, streams>(l, n, weight, stretches, step, count); });
     }
   }
 }

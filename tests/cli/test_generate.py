@@ -8,13 +8,12 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections import Counter
 from pathlib import Path
 
 import pytest
 from fake_decoding import FakeBackend, fake_text
 from paths import ROOT
+from watching import lines, wait_for
 
 from vllm_rast.cli.main import main
 from vllm_rast.evaluation.runs import backends
@@ -43,10 +42,6 @@ def arguments(questions: Path, run: Path, *more: str) -> list[str]:
     return ["generate", *MODELS, "--input", str(questions), "--run", str(run), "--n", "3", *more]
 
 
-def lines(run: Path) -> Counter[str]:
-    return Counter((run / "samples.jsonl").read_text().split("\n")[:-1])
-
-
 def start(arguments: list[str], **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, SCRIPT, *arguments],
@@ -58,10 +53,7 @@ def start(arguments: list[str], **environment: str) -> subprocess.Popen[str]:
 
 
 def wait_for_samples(run: Path, count: int) -> None:
-    deadline = time.monotonic() + 30
-    while not (run / "samples.jsonl").exists() or sum(lines(run).values()) < count:
-        assert time.monotonic() < deadline, "no samples in 30 s"
-        time.sleep(0.02)
+    wait_for(lambda: lines(run).total() >= count, limit_s=30)
 
 
 def test_every_sample_once_with_all_that_is_asked(backend, questions, tmp_path, capsys):
@@ -208,7 +200,7 @@ def test_killed_and_resumed_equals_uninterrupted(questions, tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert start(arguments(questions, whole)).wait() == 0
     for count in (5, 60, 120):
-        there = sum(lines(broken).values()) if broken.exists() else 0
+        there = lines(broken).total()
         process = start(arguments(questions, broken), FAKE_HOLD=f"{count + 5 - there}:{tmp_path / 'never'}")
         wait_for_samples(broken, count)
         process.kill()

@@ -13,8 +13,9 @@ from vllm_rast.kernels import build
 from vllm_rast.kernels import select as kernels
 from vllm_rast.kernels.linear import multiply_with_torch, wide_linear
 
-# Up to 12 rows meet the weights as they come from memory, 4 at a time; more of them a widened block.
+# Up to 12 rows meet the weights as they come from memory, 4 or 8 at a time; more of them a block of 256 or 512 columns.
 SHAPES = [(0, 8, 5), (1, 7, 1), (1, 896, 13), (2, 16, 12), (3, 31, 13), (3, 130, 25), (4, 33, 100), (5, 896, 259)]
+SHAPES += [(7, 290, 37), (8, 513, 26), (13, 1030, 25)]
 SHAPES += [(11, 513, 40), (13, 256, 25), (64, 100, 36), (257, 290, 37)]
 # AMX takes tiles of 16 rows of either side, two of each at a time, and 32 columns.
 SHAPES += [(16, 32, 16), (17, 64, 33), (33, 31, 47), (40, 95, 64)]
@@ -174,5 +175,6 @@ def test_every_build_is_vectorised():
             products_in_loop = factors * int(rows) * int(streams) if loop == "step" else 12
             assert len(re.findall(products[name], body)) >= products_in_loop, f"{name}: multiply_{loop}<{rows}>"
             found[name] += 1
-    # Steps of 1 to 4 rows with 3 streams, of 1 to 3 with 4; tiles of 1 to 3 rows (4 with AVX-512), fresh or not.
+    # Steps of 1 to 4 rows (8 with AVX-512) with 3 streams, of 1 to 3 with 4; tiles of 1 to 3 rows (4 with AVX-512),
+    # fresh or not.
     assert all(count >= 4 + 3 + 2 * 3 for count in found.values()), found

@@ -14,7 +14,7 @@ TINY_PREFIX = "tiny:"
 TINY_FOLDER = Path(__file__).parents[1] / "tiny" / "models"
 TINY_MODELS = ("base", "positive", "negative", "ceiling")
 PLUS = "+"
-WEIGHTS = (".safetensors", ".bin", ".pt")
+WEIGHT_FILES = (".safetensors", ".bin", ".pt")
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def locate(name: str, option: str) -> ModelSource:
 def check_folder(path: str, option: str) -> None:
     """Raises UserError if a folder is no model's, or all the weights in it are in a format that vLLM does not read."""
     files = sorted(os.listdir(path))
-    if not any(name.endswith(WEIGHTS) for name in files):
+    if not any(name.endswith(WEIGHT_FILES) for name in files):
         refuse_gguf(next(filter(is_gguf, files), ""), option)
     if not os.path.isfile(os.path.join(path, "config.json")):
         raise UserError(f"{option}: {path!r} holds no config.json; point to a Hugging Face model folder")
