@@ -16,7 +16,8 @@ from greedy import make_prompts, params
 from v1 import drafts
 
 from vllm_rast import RastConfig
-from vllm_rast.engine import coupling, noise
+from vllm_rast.engine import coupling, cpu_sampling, noise
+from vllm_rast.kernels.select import native
 from vllm_rast.reference import ReferenceLLM
 
 SAMPLES = 1500
@@ -70,6 +71,16 @@ def test_the_test_finds_a_wrong_distribution(engine: Any, config: RastConfig) ->
     assert chi_square([sample.token_ids for sample in output.outputs], wrong)["p"] < 1e-4
 
 
+@pytest.fixture(params=["kernel", "torch"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Samples by the CPU library, or without."""
+    if request.param == "torch":
+        monkeypatch.setattr(coupling, "native", lambda kind: False)
+    elif not coupling.has_kernel(torch.empty(0)):
+        pytest.skip("no CPU library")
+
+
+@pytest.mark.usefixtures("way")
 def test_a_coupled_draw_follows_p_and_agrees_as_often_as_can_be() -> None:
     number, vocab = 100_000, 12
     generator = torch.Generator().manual_seed(1)
@@ -79,6 +90,39 @@ def test_a_coupled_draw_follows_p_and_agrees_as_often_as_can_be() -> None:
     tokens = coupling.draw_coupled(p.repeat(number, 1), q.repeat(number, 1), seeds, positions)
     guesses = coupling.draw_drafts(q.repeat(number, 1), seeds, positions)
     assert_coupled(p[0], q[0], tokens.tolist(), guesses.tolist(), tolerance=0.005)
+
+
+def test_both_ways_draw_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drafts, tokens and residuals, with the drafter's rows in another order and temperatures of their own."""
+    number, vocab = 1500, 3000
+    generator = torch.Generator().manual_seed(4)
+    p = torch.randn(number, vocab, generator=generator) * 3
+    q = (p + torch.randn(number, vocab, generator=generator))[:, :-50]
+    p[::3, 40:] = -torch.inf
+    order = torch.randperm(number, generator=generator)
+    options = {"rows": order.argsort(), "temperatures": torch.tensor([0.0, 0.8, 1.0, 1.7, 1.0]).repeat(300)}
+    seeds, positions = torch.randint(2**62, (number,), generator=generator), torch.arange(number)
+    if not coupling.has_kernel(p):
+        pytest.skip("no CPU library")
+
+    def draws() -> list[torch.Tensor]:
+        drafts = coupling.draw_drafts(q, seeds, positions, options["temperatures"])
+        return [drafts, coupling.draw_coupled(p, q[order], seeds, positions, **options)]
+
+    (drafts, tokens), _ = draws(), monkeypatch.setattr(coupling, "native", lambda kind: False)
+    assert [drafts.tolist(), tokens.tolist()] == [some.tolist() for some in draws()]
+    assert 200 < int((tokens != drafts).sum()) < 1300
+
+
+def test_vllms_own_samples_stay_the_same() -> None:
+    """By the kernel, which is drawn with once vLLM's function is overridden."""
+    logits = torch.randn(64, 5000, generator=torch.Generator().manual_seed(5)) * 3
+    seeds = torch.arange(64) * 7
+    before = torch.ops._C.fused_gumbel_argmax(logits, seeds)
+    cpu_sampling.draw_with_our_kernel()
+    assert cpu_sampling.overridden == native("cpu")
+    assert torch.equal(torch.ops._C.fused_gumbel_argmax(logits, seeds), before)
+    cpu_sampling.draw_with_our_kernel()  # once for each process, however many engines
 
 
 def test_noise_depends_on_seed_position_and_purpose() -> None:
@@ -111,7 +155,8 @@ def test_nothing_is_left_where_both_agree() -> None:
 
 
 def test_a_draw_of_some_rows_is_that_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In parts that fit into memory, and on devices that compute the residual of every row."""
+    """Without the library: in parts that fit into memory, and on devices that compute the residual of every row."""
+    monkeypatch.setattr(coupling, "native", lambda kind: False)
     generator = torch.Generator().manual_seed(2)
     p, q = torch.randn(1000, 12, generator=generator), torch.randn(1000, 10, generator=generator)
     seeds, positions = torch.arange(1000), torch.arange(1000) % 7

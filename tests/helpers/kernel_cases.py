@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 import torch
 
@@ -12,6 +15,20 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 ODD_COLUMNS = (1, 7, 31, 2047, 2048, 2049)  # around a tile of 2048, too
 DECIDED = kernels.choose("cpu")
 needs_library = pytest.mark.skipif(DECIDED.library is None, reason=f"no CPU library: {DECIDED.reason}")
+
+
+@contextmanager
+def using(instruction_set: str) -> Iterator[None]:
+    """The CPU library with these instructions, and with the best again afterwards; skips the test if it cannot."""
+    if DECIDED.library is None:
+        pytest.skip(f"no CPU library: {DECIDED.reason}")
+    best = kernels.instruction_set(DECIDED.library)
+    try:
+        if kernels.instruction_set(DECIDED.library, instruction_set) != instruction_set:
+            pytest.skip(f"this processor has no {instruction_set}")
+        yield
+    finally:
+        kernels.instruction_set(DECIDED.library, best)
 
 
 def random_case(

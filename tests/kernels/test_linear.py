@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kernel_cases import using
 
 from vllm_rast.kernels import build
 from vllm_rast.kernels import select as kernels
@@ -28,14 +29,8 @@ def implementation(request, monkeypatch):
         monkeypatch.setattr("vllm_rast.kernels.linear.native", lambda kind: False)
         yield
         return
-    choice = kernels.choose("cpu")
-    if choice.library is None:
-        pytest.skip(f"no library: {choice.reason}")
-    best = kernels.instruction_set(choice.library)
-    if kernels.instruction_set(choice.library, request.param) != request.param:
-        pytest.skip(f"this processor has no {request.param}")
-    yield
-    kernels.instruction_set(choice.library, best)
+    with using(request.param):
+        yield
 
 
 def operands(rows: int, depth: int, width: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

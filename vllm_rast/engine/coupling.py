@@ -15,6 +15,7 @@ import torch
 from vllm.triton_utils import HAS_TRITON
 
 from vllm_rast.engine.noise import ACCEPT, DRAFT, RESIDUAL, row_seeds, uniforms
+from vllm_rast.kernels.select import native
 
 if HAS_TRITON:
     from vllm.v1.worker.gpu.sample.gumbel import gumbel_sample
@@ -23,11 +24,24 @@ SMALLEST = torch.finfo(torch.float32).tiny
 ROWS_AT_ONCE = 256  # of the mix that have copies in memory: 160 MB each, of 152,000 ids
 
 
-def draw(logits: torch.Tensor, seeds: torch.Tensor) -> torch.Tensor:
-    """A sample of softmax(logits) for each row, [n]: the largest of logits and Gumbel noise.
+def has_kernel(logits: torch.Tensor) -> bool:
+    """Whether csrc/draw_cpu.cpp draws from these: the same samples as here, in a tenth of the time and without copies.
 
-    logits: [n, vocab]. seeds: [n]. With Triton by vLLM's kernel, whose noise differs from that of its C++ for CPUs.
+    Its noise is that of vLLM's C++ for CPUs.
     """
+    return logits.device.type == "cpu" and not HAS_TRITON and native("cpu")
+
+
+def draw(logits: torch.Tensor, seeds: torch.Tensor, temperatures: torch.Tensor | None = None) -> torch.Tensor:
+    """A sample of softmax(logits / temperature) for each row, [n]: the largest of these logits and Gumbel noise.
+
+    logits: [n, vocab]. seeds, temperatures: [n]; without a temperature, or with 0, the logits count as they are. With
+    Triton by vLLM's kernel, whose noise differs from that of its C++ for CPUs.
+    """
+    if has_kernel(logits):
+        ones = torch.ones(len(logits)) if temperatures is None else temperatures
+        return torch.ops.vllm_rast.draw(logits.float(), ones, seeds)
+    logits = over(logits, temperatures)
     if not HAS_TRITON:
         return torch.ops._C.fused_gumbel_argmax(logits.contiguous(), seeds)
     ones = torch.ones(len(logits), dtype=torch.float32, device=logits.device)
@@ -36,22 +50,39 @@ def draw(logits: torch.Tensor, seeds: torch.Tensor) -> torch.Tensor:
     return gumbel_sample(logits, rows, ones, seeds, zeros, apply_temperature=False, is_drafting=False)
 
 
-def over(logits: torch.Tensor, temperatures: torch.Tensor) -> torch.Tensor:
-    """Logits over each row's temperature, [n, vocab] in float32; as they are, if that is 0."""
+def over(logits: torch.Tensor, temperatures: torch.Tensor | None) -> torch.Tensor:
+    """Logits over each row's temperature, [n, vocab] in float32; as they are, if that is 0 or there is none."""
+    if temperatures is None:
+        return logits.float()
     return logits.float() / torch.where(temperatures > 0, temperatures, 1).unsqueeze(1)
 
 
-def draw_drafts(logits: torch.Tensor, seeds: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-    """The drafts at positions, [n], from the drafter's logits over the temperature, [n, vocab]."""
-    return draw(logits, row_seeds(seeds, positions, DRAFT))
+def draw_drafts(
+    logits: torch.Tensor, seeds: torch.Tensor, positions: torch.Tensor, temperatures: torch.Tensor | None = None
+) -> torch.Tensor:
+    """The drafts at positions, [n], from the drafter's logits, [n, vocab]; see `draw`."""
+    return draw(logits, row_seeds(seeds, positions, DRAFT), temperatures)
 
 
-def draw_coupled(p: torch.Tensor, q: torch.Tensor, seeds: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-    """A sample of softmax(p) for each row that is the draft of softmax(q) as often as can be, [n].
+def draw_coupled(
+    p: torch.Tensor,
+    q: torch.Tensor,
+    seeds: torch.Tensor,
+    positions: torch.Tensor,
+    temperatures: torch.Tensor | None = None,
+    rows: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """A sample of softmax(p) for each row that is the draft of softmax(q / temperature) as often as can be, [n].
 
-    p: the mix's logits as they are to be sampled from, [n, vocab]. q: the drafter's over the temperature,
-    [n, up to vocab]. seeds, positions: [n].
+    p: the mix's logits as they are to be sampled from, [n, vocab]. q: the drafter's, [any number of rows, up to vocab].
+    seeds, positions: [n]. temperatures: the drafter's, [n]; 0 counts as 1, as they all do by default. rows: the row of
+    q for each of p, [n]; the same by default.
     """
+    if has_kernel(p):
+        rows = torch.arange(len(p)) if rows is None else rows
+        temperatures = torch.ones(len(p)) if temperatures is None else temperatures
+        return torch.ops.vllm_rast.draw_coupled(p, q.float(), rows, temperatures, seeds, positions)
+    q = over(q if rows is None else q[rows], temperatures)
     parts = (p, q, seeds, positions)
     if len(p) <= ROWS_AT_ONCE:
         return draw_some(*parts)

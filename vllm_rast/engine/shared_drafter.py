@@ -123,5 +123,6 @@ def choose(logits: torch.Tensor, requests: Sequence[Drafted], positions: np.ndar
         rows, temperature, seeds, places = (
             to_device(some, logits.device) for some in (sampled, temperatures[sampled], seeds, positions[sampled])
         )
-        tokens[rows] = draw_drafts(logits[rows].float() / temperature.unsqueeze(1), seeds, places)
+        drawn = logits if len(sampled) == len(logits) else logits[rows]
+        tokens[rows] = draw_drafts(drawn, seeds, places, temperature)
     return tokens.tolist()

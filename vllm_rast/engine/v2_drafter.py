@@ -17,7 +17,7 @@ from vllm.v1.worker.gpu.dp_utils import dispatch_cg_and_sync_dp
 from vllm.v1.worker.gpu.spec_decode.speculator import DraftModelSpeculator
 from vllm.v1.worker.gpu.spec_decode.target_dependent_ar.cudagraph_utils import SpeculatorCudaGraphManager
 
-from vllm_rast.engine.coupling import draw_drafts, over
+from vllm_rast.engine.coupling import draw_drafts
 from vllm_rast.engine.ensemble import Ensemble
 from vllm_rast.engine.members import rast_config
 
@@ -181,7 +181,7 @@ class V2Drafter(DraftModelSpeculator):
         tokens = logits.argmax(dim=1)
         if self.samples:
             temperatures = self.temperature[slots]
-            sampled = draw_drafts(over(logits, temperatures), self.seeds[slots], positions + 1)
+            sampled = draw_drafts(logits, self.seeds[slots], positions + 1, temperatures)
             tokens = torch.where(temperatures > 0, sampled, tokens)
         buffers.input_ids[:num_reqs] = tokens
         positions.add_(1).clamp_(max=self.max_model_len - 1)

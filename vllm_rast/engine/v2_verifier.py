@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from vllm.v1.worker.gpu.spec_decode.rejection_sampler import RejectionSampler
 
-from vllm_rast.engine.coupling import draw_coupled, over
+from vllm_rast.engine.coupling import draw_coupled
 
 
 class V2Verifier(RejectionSampler):
@@ -93,7 +93,7 @@ class V2Verifier(RejectionSampler):
         drafts, self.draft_logits = self.draft_logits[: len(logits)], self.draft_logits[len(logits) :]
         states = self.sampler.sampling_states
         temperatures = states.temperature.gpu[slots]
-        sampled = draw_coupled(logits.float(), over(drafts, temperatures), states.seeds.gpu[slots], positions + 1)
+        sampled = draw_coupled(logits.float(), drafts, states.seeds.gpu[slots], positions + 1, temperatures)
         return torch.where(temperatures > 0, sampled, greedy)
 
 

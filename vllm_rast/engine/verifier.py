@@ -43,11 +43,11 @@ class Step:
         requests: each line's request. rows: its row in the step. offsets: its place among the step's new tokens.
         """
         device = logits.device
-        q, temperatures = some_rows(self.draft_logits, rows).float(), self.temperatures[to_device(requests, device)]
-        if (temperatures != 1).any():
-            q = q / temperatures.unsqueeze(1)
-        seeds, positions = self.seeds[requests], self.lengths[requests] + offsets
-        return draw_coupled(logits, q, to_device(seeds, device), to_device(positions, device))
+        numbers = (self.seeds[requests], self.lengths[requests] + offsets)
+        seeds, positions = (to_device(some, device) for some in numbers)
+        temperatures = self.temperatures[to_device(requests, device)]
+        of_drafter = None if len(rows) == len(self.draft_logits) else to_device(rows, device)  # None: all of them
+        return draw_coupled(logits, self.draft_logits, seeds, positions, temperatures, of_drafter)
 
 
 def some_rows(logits: torch.Tensor, rows: np.ndarray) -> torch.Tensor:

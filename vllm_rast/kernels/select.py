@@ -24,7 +24,8 @@ FAILED = "VLLM_RAST_KERNEL_FAILED"
 PACKAGED = PACKAGE / "lib"
 
 # torch.ops.vllm_rast.combine_logits: vllm_rast.kernels.combine implements it for every device, and a library, if there
-# is one, for its own device before that. wide_linear: the same, in vllm_rast.kernels.linear.
+# is one, for its own device before that. wide_linear: the same, in vllm_rast.kernels.linear. draw and draw_coupled are
+# the CPU library's alone; vllm_rast.engine.coupling does without.
 operation = torch.library.Library("vllm_rast", "FRAGMENT")
 operation.define(
     "combine_logits(Tensor[] logits, Tensor weights, Tensor(a!) out) -> ()", tags=(torch.Tag.pt2_compliant_tag,)
@@ -35,6 +36,10 @@ operation.define(
 )
 operation.define(
     "wide_linear(Tensor x, Tensor weight, Tensor? bias, bool rounds) -> Tensor", tags=(torch.Tag.pt2_compliant_tag,)
+)
+operation.define("draw(Tensor logits, Tensor temperatures, Tensor seeds) -> Tensor")
+operation.define(
+    "draw_coupled(Tensor p, Tensor q, Tensor rows, Tensor temperatures, Tensor seeds, Tensor positions) -> Tensor"
 )
 
 
@@ -134,7 +139,7 @@ def instruction_set(library: ctypes.CDLL | Path, wanted: str | None = None) -> s
 
 
 def try_out(kind: str) -> None:
-    """Small sums and products with known results. Raises RuntimeError if one comes out wrong or not at all."""
+    """Sums, products and a sample with known results. Raises RuntimeError if one comes out wrong or not at all."""
     if kind == "cuda" and torch.cuda.is_current_stream_capturing():
         return  # looking at the result would break the graph
     base = torch.arange(100, dtype=torch.float32, device=kind).repeat(2, 1)
@@ -153,6 +158,9 @@ def try_out(kind: str) -> None:
         out = torch.ops.vllm_rast.wide_linear(x.bfloat16(), weight.bfloat16(), None, False)
         if not torch.equal(out, x @ weight.T):
             raise RuntimeError("the cpu library gives wrong products")
+    only = torch.full((1, 100), float("-inf")).index_fill_(1, torch.tensor([70]), 0.0)
+    if torch.ops.vllm_rast.draw(only, torch.ones(1), torch.tensor([1])).item() != 70:
+        raise RuntimeError("the cpu library gives wrong samples")
 
 
 @torch.compiler.assume_constant_result
