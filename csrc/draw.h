@@ -4,18 +4,9 @@
 
 #include <cstdint>
 
-#include "combine_logits.h"
+#include "lines.h"
 
 namespace vllm_rast {
-
-// A line is one row of logits over its temperature.
-struct Lines {
-  const float* data;  // [any number of rows, width], columns beside one another
-  int64_t row_stride;
-  int64_t width;
-  const int64_t* rows;        // the row of each line, or nullptr: lines are rows
-  const float* temperatures;  // of each line, or nullptr: 1; 0 counts as 1
-};
 
 // The id that wins so far. Logit and noise stand apart, so that noise does not drown in large logits.
 struct Best {
@@ -25,11 +16,6 @@ struct Best {
   bool loses_to(double other_logit, double other_noise) const {
     return id < 0 || (other_logit - logit) + other_noise > noise;
   }
-};
-
-// Of a part of a line: its largest logit and the sum of exp(logit - max).
-struct Mass {
-  float max, sum;
 };
 
 // A line's softmax is exp(logit - max) * scale.

@@ -18,36 +18,6 @@ constexpr float kUnit = 0x1p31f;          // 1 - u is looked at with so many ste
 constexpr float kMargin = 1.0001f;        // exp(x - max) is off by 1e-5 if x is far from max
 constexpr float kHopeless = 0x1p-24f;  // below it, times kUnit, not even the largest noise wins: 1 - u is 2^-54 or more
 
-using Tile = float[kTileColumns];
-
-// A line's tile over its temperature, -inf beyond its width.
-void load(const Lines& lines, int64_t line, int64_t tile, float* to) {
-  const int64_t column = tile * kTileColumns, left = lines.width - column;
-  const int64_t columns = left < 0 ? 0 : left < kTileColumns ? left : kTileColumns;
-  const float* from = lines.data + (lines.rows == nullptr ? line : lines.rows[line]) * lines.row_stride + column;
-  const float temperature = lines.temperatures == nullptr ? 1 : lines.temperatures[line];
-  if (temperature == 1 || temperature == 0) {
-    std::memcpy(to, from, columns * sizeof(float));
-  } else {
-    for (int64_t v = 0; v < columns; ++v) to[v] = from[v] / temperature;
-  }
-  for (int64_t v = columns; v < kTileColumns; ++v) to[v] = -__builtin_inff();
-}
-
-// shares[v] = exp(x[v] - max); their sum.
-float find_shares(const float* __restrict x, float max, float* __restrict shares) {
-  const float from = max == -__builtin_inff() ? 0 : max;  // -inf - -inf would be nan
-  alignas(64) float sums[kLanes] = {};
-  for (int64_t v = 0; v < kTileColumns; v += kLanes) {
-    for (int i = 0; i < kLanes; ++i) {
-      const float share = exponential(x[v + i] - from);
-      shares[v + i] = share;
-      sums[i] += share;
-    }
-  }
-  return fold(sums);
-}
-
 // Steps of 1 - u, rounded down.
 inline float steps_left(uint64_t bits) { return static_cast<float>(static_cast<int32_t>(~bits >> 33)); }
 
@@ -86,13 +56,6 @@ void draw_from(const float* shares, float top, double log_unit, int64_t tile, ui
     }
     threshold = find_threshold();
   }
-}
-
-Mass mass(const Lines& lines, int64_t line, int64_t tile) {
-  alignas(64) Tile x, shares;
-  load(lines, line, tile, x);
-  const float max = largest(x);
-  return {max, find_shares(x, max, shares)};
 }
 
 Mass draw(const Lines& lines, int64_t line, int64_t tile, uint64_t key, Best& best) {

@@ -5,7 +5,7 @@
 
 #include <cstring>
 
-#include "combine_logits.h"
+#include "lines.h"
 
 namespace vllm_rast::ISA {
 namespace {
@@ -47,13 +47,18 @@ inline float exponential(float x) {
 // As many sums side by side as keep the vector units of every instruction set busy.
 constexpr int kLanes = 32;
 
-// The largest number of a tile; nans are left out.
-inline float largest(const float* x) {
-  alignas(64) float lanes[kLanes];
+// The largest numbers of a tile's lanes, [kLanes]; nans are left out.
+inline void find_peaks(const float* x, float* lanes) {
   for (int i = 0; i < kLanes; ++i) lanes[i] = -__builtin_inff();
   for (int64_t v = 0; v < kTileColumns; v += kLanes) {
     for (int i = 0; i < kLanes; ++i) lanes[i] = x[v + i] > lanes[i] ? x[v + i] : lanes[i];
   }
+}
+
+// The largest number of a tile; nans are left out.
+inline float largest(const float* x) {
+  alignas(64) float lanes[kLanes];
+  find_peaks(x, lanes);
   float result = lanes[0];
   for (int i = 1; i < kLanes; ++i) result = lanes[i] > result ? lanes[i] : result;
   return result;
@@ -65,6 +70,44 @@ inline float fold(float* lanes) {
     for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
   }
   return lanes[0];
+}
+
+using Tile = float[kTileColumns];
+
+// A line's tile over its temperature, -inf beyond its width.
+inline void load(const Lines& lines, int64_t line, int64_t tile, float* to) {
+  const int64_t column = tile * kTileColumns, left = lines.width - column;
+  const int64_t columns = left < 0 ? 0 : left < kTileColumns ? left : kTileColumns;
+  const float* from = lines.data + (lines.rows == nullptr ? line : lines.rows[line]) * lines.row_stride + column;
+  const float temperature = lines.temperatures == nullptr ? 1 : lines.temperatures[line];
+  if (temperature == 1 || temperature == 0) {
+    std::memcpy(to, from, columns * sizeof(float));
+  } else {
+    for (int64_t v = 0; v < columns; ++v) to[v] = from[v] / temperature;
+  }
+  for (int64_t v = columns; v < kTileColumns; ++v) to[v] = -__builtin_inff();
+}
+
+// shares[v] = exp(x[v] - max); their sum.
+inline float find_shares(const float* __restrict x, float max, float* __restrict shares) {
+  const float from = max == -__builtin_inff() ? 0 : max;  // -inf - -inf would be nan
+  alignas(64) float sums[kLanes] = {};
+  for (int64_t v = 0; v < kTileColumns; v += kLanes) {
+    for (int i = 0; i < kLanes; ++i) {
+      const float share = exponential(x[v + i] - from);
+      shares[v + i] = share;
+      sums[i] += share;
+    }
+  }
+  return fold(sums);
+}
+
+// A tile's largest logit, and the sum of its shares.
+inline Mass mass(const Lines& lines, int64_t line, int64_t tile) {
+  alignas(64) Tile x, shares;
+  load(lines, line, tile, x);
+  const float max = largest(x);
+  return {max, find_shares(x, max, shares)};
 }
 
 }  // namespace

@@ -16,8 +16,7 @@ from greedy import make_prompts, params
 from v1 import drafts
 
 from vllm_rast import RastConfig
-from vllm_rast.engine import coupling, cpu_sampling, noise
-from vllm_rast.kernels.select import native
+from vllm_rast.engine import coupling, noise
 from vllm_rast.reference import ReferenceLLM
 
 SAMPLES = 1500
@@ -112,17 +111,6 @@ def test_both_ways_draw_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     (drafts, tokens), _ = draws(), monkeypatch.setattr(coupling, "native", lambda kind: False)
     assert [drafts.tolist(), tokens.tolist()] == [some.tolist() for some in draws()]
     assert 200 < int((tokens != drafts).sum()) < 1300
-
-
-def test_vllms_own_samples_stay_the_same() -> None:
-    """By the kernel, which is drawn with once vLLM's function is overridden."""
-    logits = torch.randn(64, 5000, generator=torch.Generator().manual_seed(5)) * 3
-    seeds = torch.arange(64) * 7
-    before = torch.ops._C.fused_gumbel_argmax(logits, seeds)
-    cpu_sampling.draw_with_our_kernel()
-    assert cpu_sampling.overridden == native("cpu")
-    assert torch.equal(torch.ops._C.fused_gumbel_argmax(logits, seeds), before)
-    cpu_sampling.draw_with_our_kernel()  # once for each process, however many engines
 
 
 def test_noise_depends_on_seed_position_and_purpose() -> None:

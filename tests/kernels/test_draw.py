@@ -152,12 +152,12 @@ def test_what_does_not_fit_is_refused() -> None:
     for wrong, message in [
         (lambda: operations.draw(logits.bfloat16(), ones, seeds), "logits: must be a float32 matrix"),
         (lambda: operations.draw(logits[0], ones, seeds), "logits: must be a float32 matrix"),
-        (lambda: operations.draw(logits[:1], ones, seeds), "logits: must have 2 rows"),
+        (lambda: operations.draw(logits[:1], ones, seeds), "temperatures: must be float32"),
         (lambda: operations.draw(logits.t(), torch.ones(10), torch.arange(10)), "logits: columns must lie"),
         (lambda: operations.draw(logits, ones[:1], seeds), "temperatures: must be float32"),
         (lambda: operations.draw(logits, ones, seeds.int()), "seeds: must be int64"),
         (lambda: operations.draw_coupled(logits[:, :5], logits, rows, ones, seeds, seeds), "more columns than p"),
-        (lambda: operations.draw_coupled(logits, logits, rows + 1, ones, seeds, seeds), "rows: no row 2 in q"),
+        (lambda: operations.draw_coupled(logits, logits, rows + 1, ones, seeds, seeds), "rows: q has no such row"),
         (lambda: operations.draw_coupled(logits, logits, rows, ones, seeds, seeds[:1]), "positions: must be int64"),
     ]:
         with pytest.raises(RuntimeError, match=message):

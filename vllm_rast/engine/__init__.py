@@ -29,7 +29,8 @@ What is used, and where (`tests/engine/test_vllm_contract.py` checks every name)
 - `v2_verifier`: the V2 runner's `RejectionSampler._verify` and `Sampler.sample`, through `ModelState.custom_sampler`.
 - `draft_pace`: how many drafts a step makes; with "auto" by the steps' times, which the first rank broadcasts to the
   others (`GroupCoordinator.broadcast`).
-- `cpu_sampling`: vLLM's samples on a CPU, drawn by our kernel.
+- `cpu_sampling`: vLLM's sampling on a CPU by our kernels, in place of `fused_gumbel_argmax` and of
+  `apply_top_k_top_p_pytorch`.
 - `cpu_rejection`: two mended functions of vLLM's `rejection_sampler`, for every drafter on a CPU.
 - `v2_state`: a `ModelState` of the V2 runner (CUDA's default) that does the same through `add_request`,
   `prepare_inputs`, `remove_request`. Reads `NewRequestData.prompt_len` and `prompt_token_ids`, and the batch's

@@ -67,7 +67,7 @@ if current_platform.is_cpu():
     from vllm.v1.worker import cpu_worker
 
     from vllm_rast.engine.cpu_rejection import mend_rejection_sampling
-    from vllm_rast.engine.cpu_sampling import draw_with_our_kernel
+    from vllm_rast.engine.cpu_sampling import sample_with_our_kernels
     from vllm_rast.engine.v1_runner import RastCPUModelRunner
 
     class RastWorker(TracingMixin, cpu_worker.CPUWorker):
@@ -75,7 +75,7 @@ if current_platform.is_cpu():
 
         def init_device(self) -> None:
             mend_rejection_sampling()
-            draw_with_our_kernel()
+            sample_with_our_kernels()
             with self.our_runner(), drafting(self):
                 super().init_device()
 

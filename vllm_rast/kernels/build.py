@@ -35,19 +35,26 @@ DIGEST_BYTES = hashlib.sha256().digest_size
 COMPILE = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-DTORCH_TARGET_VERSION=0x020a000000000000"]
 # linear_amx.cpp says in itself what it needs of the compiler, and is empty if that is too old.
 BINDINGS = {
-    "cpu": ("binding_cpu.cpp", "binding_draw_cpu.cpp", "binding_linear_cpu.cpp", "linear_amx.cpp"),
+    "cpu": (
+        "binding_cpu.cpp",
+        "binding_draw_cpu.cpp",
+        "binding_linear_cpu.cpp",
+        "binding_truncate_cpu.cpp",
+        "linear_amx.cpp",
+    ),
     "cuda": ("binding_cuda.cpp",),
 }
 AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"]
 INSTRUCTION_SETS = {"baseline": [], "avx2": ["-mavx2", "-mfma", "-mf16c"], "avx512": AVX512}
 LINEAR_SETS = {**INSTRUCTION_SETS, "avx512bf16": [*AVX512, "-DVLLM_RAST_DOTS"]}
 # The CPU's kernels, each compiled once for each instruction set.
-# combine_logits, draw: no fused multiply-add, so that every implementation gives the same bits, combine_logits those of
-# torch, at no cost where memory is the limit. Nobody reads the processor's floating-point flags; guarding them kept
-# GCC 12 from vectorising float16. linear: fused, which doubles its speed.
+# linear: fused multiply-add, which doubles its speed. The others: none, so that every implementation gives the same bits,
+# combine_logits those of torch, at no cost where memory is the limit; and nobody reads the processor's floating-point
+# flags, whose guarding kept GCC 12 from vectorising float16.
 CPU_KERNELS = {
     "combine_logits_cpu.cpp": (["-ffp-contract=off", "-fno-trapping-math"], INSTRUCTION_SETS),
     "draw_cpu.cpp": (["-ffp-contract=off", "-fno-trapping-math"], INSTRUCTION_SETS),
+    "truncate_cpu.cpp": (["-ffp-contract=off", "-fno-trapping-math"], INSTRUCTION_SETS),
     "linear_cpu.cpp": (["-ffp-contract=fast"], LINEAR_SETS),
 }
 # What a wheel carries: machine code for A100 to Blackwell, and an intermediate form for what comes after.

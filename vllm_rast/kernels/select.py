@@ -24,8 +24,8 @@ FAILED = "VLLM_RAST_KERNEL_FAILED"
 PACKAGED = PACKAGE / "lib"
 
 # torch.ops.vllm_rast.combine_logits: vllm_rast.kernels.combine implements it for every device, and a library, if there
-# is one, for its own device before that. wide_linear: the same, in vllm_rast.kernels.linear. draw and draw_coupled are
-# the CPU library's alone; vllm_rast.engine.coupling does without.
+# is one, for its own device before that. wide_linear: the same, in vllm_rast.kernels.linear. draw, draw_coupled
+# and truncate are the CPU library's alone; vllm_rast.engine.coupling does without.
 operation = torch.library.Library("vllm_rast", "FRAGMENT")
 operation.define(
     "combine_logits(Tensor[] logits, Tensor weights, Tensor(a!) out) -> ()", tags=(torch.Tag.pt2_compliant_tag,)
@@ -41,6 +41,7 @@ operation.define("draw(Tensor logits, Tensor temperatures, Tensor seeds) -> Tens
 operation.define(
     "draw_coupled(Tensor p, Tensor q, Tensor rows, Tensor temperatures, Tensor seeds, Tensor positions) -> Tensor"
 )
+operation.define("truncate(Tensor(a!) logits, Tensor? k, Tensor? p) -> ()")
 
 
 @dataclass(frozen=True)
