@@ -48,9 +48,9 @@ AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vecto
 INSTRUCTION_SETS = {"baseline": [], "avx2": ["-mavx2", "-mfma", "-mf16c"], "avx512": AVX512}
 LINEAR_SETS = {**INSTRUCTION_SETS, "avx512bf16": [*AVX512, "-DVLLM_RAST_DOTS"]}
 # The CPU's kernels, each compiled once for each instruction set.
-# linear: fused multiply-add, which doubles its speed. The others: none, so that every implementation gives the same bits,
-# combine_logits those of torch, at no cost where memory is the limit; and nobody reads the processor's floating-point
-# flags, whose guarding kept GCC 12 from vectorising float16.
+# linear: fused multiply-add, which doubles its speed. The others: none, so that every implementation gives the same
+# bits, combine_logits those of torch, at no cost where memory is the limit; and nobody reads the processor's
+# floating-point flags, whose guarding kept GCC 12 from vectorising float16.
 CPU_KERNELS = {
     "combine_logits_cpu.cpp": (["-ffp-contract=off", "-fno-trapping-math"], INSTRUCTION_SETS),
     "draw_cpu.cpp": (["-ffp-contract=off", "-fno-trapping-math"], INSTRUCTION_SETS),
