@@ -11,7 +11,8 @@ mix with K drafts (the engine "ours", each request with its own K), or with "aut
     (c) over second copy    the mix with vLLM's own draft-model speculation, which loads the positive once more
 
 How often drafts are accepted is set: see scripts/bench/common/agreeing.py. The share that was met while decoding is
-reported beside the share that was asked for. Prefill is left out. A table of its own shows what K + 1 rows cost against
+reported beside the share that was asked for; with --shipped the models are those of the package, which answer the
+package's own questions and agree as they do. Prefill is left out. A table of its own shows what K + 1 rows cost against
 1 row in each linear layer of one layer of the base, and in its head: on a CPU that decides everything.
 """
 
@@ -52,6 +53,7 @@ def parse() -> argparse.Namespace:
         default=[0.6, 0.7, 0.8, 0.9],
         help="shares of accepted drafts (default: 0.6,0.7,0.8,0.9)",
     )
+    parser.add_argument("--shipped", action="store_true", help="measure the shipped models; --folder is not used")
     parser.add_argument("--batches", type=numbers, default=[1, 2, 4, 8, 32], help="(default: 1,2,4,8,32)")
     parser.add_argument("--drafts", type=numbers, default=[1, 2, 3, 4, 5, 6], help="(default: 1,2,3,4,5,6)")
     parser.add_argument(
@@ -75,7 +77,6 @@ def parse() -> argparse.Namespace:
 
 def build(job: dict[str, Any]) -> Callable[[Any], Any]:
     """The other side of an Engine: seconds and drafts for a request, or the table of rows."""
-    import torch
     from vllm import LLM, SamplingParams
 
     from vllm_rast import RastLLM
@@ -83,7 +84,7 @@ def build(job: dict[str, Any]) -> Callable[[Any], Any]:
     options = {
         "dtype": job["dtype"],
         "enforce_eager": True,
-        "skip_tokenizer_init": True,
+        "skip_tokenizer_init": not job["shipped"],
         "max_model_len": 512,
         "block_size": 32,
         "max_num_seqs": 32,
@@ -115,8 +116,7 @@ def build(job: dict[str, Any]) -> Callable[[Any], Any]:
         if question == "rows":
             return llm.apply_model(seconds_of_rows)[0]
         batch, new, temperature, drafted, seed = question
-        generator = torch.Generator().manual_seed(seed)
-        ids = torch.randint(1, 1000, (batch, PROMPT), generator=generator).tolist()
+        ids = shipped_prompts(batch, seed) if job["shipped"] else random_prompts(batch, seed)
         extra = None if drafted is None else {"speculate": drafted}
         params = SamplingParams(
             temperature=temperature, seed=seed, max_tokens=new, ignore_eos=True, detokenize=False, extra_args=extra
@@ -130,6 +130,26 @@ def build(job: dict[str, Any]) -> Callable[[Any], Any]:
         return {"seconds": seconds, "drafted": sum(counted[0]), "accepted": sum(counted[1])}
 
     return respond
+
+
+def random_prompts(batch: int, seed: int) -> list[list[int]]:
+    """Ids, [batch, PROMPT]."""
+    import torch
+
+    return torch.randint(1, 1000, (batch, PROMPT), generator=torch.Generator().manual_seed(seed)).tolist()
+
+
+def shipped_prompts(batch: int, seed: int) -> list[list[int]]:
+    """The ids of questions of the shipped benchmark, others for each seed."""
+    from transformers import AutoTokenizer
+
+    from vllm_rast.evaluation.tasks.benchmark import load_benchmark
+    from vllm_rast.evaluation.tasks.prompts import PAPER
+    from vllm_rast.mix.model_names import resolve_model
+
+    encode = AutoTokenizer.from_pretrained(resolve_model("tiny:base")).encode
+    problems = load_benchmark("tiny").problems()[seed * batch : (seed + 1) * batch]
+    return [encode(PAPER.render(problem.question)) for problem in problems]
 
 
 def seconds_of_rows(model: Any) -> dict[str, dict[int, float]]:
@@ -203,7 +223,7 @@ def print_tables(results: list[dict[str, Any]], rows: dict[str, dict[str, float]
             drafted, accepted = result["drafted_and_accepted"].get(name, (0, 0))
             lines.append(
                 [
-                    f"{result['accepted']:g}, T {result['temperature']:g}, batch {result['batch']}",
+                    f"{result['accepted'] or 'shipped'}, T {result['temperature']:g}, batch {result['batch']}",
                     name,
                     f"{accepted / drafted:.2f}" if drafted else "",
                     *(bench.cell(over(result, name, opponent)) for opponent in columns),
@@ -220,15 +240,19 @@ def main() -> None:
     dtype = options.dtype or bench.default_dtype()
     bench.prepare_engines(options.threads)
     machine = bench.describe()
-    setup = {"shape": options.shape, "small_layers": options.small_layers, "dtype": dtype, "new": options.new}
+    shape = {"shipped": True} if options.shipped else {"shape": options.shape, "small_layers": options.small_layers}
+    setup = {**shape, "dtype": dtype, "new": options.new}
     results: list[dict[str, Any]] = []
     rows: dict[str, dict[str, float]] = {}
-    for accepted in options.accepted:
+    for accepted in [None] if options.shipped else options.accepted:
         for temperature in options.temperatures:
-            places, reached = make_agreeing(
-                options.shape, options.small_layers, accepted, temperature, Path(options.folder)
-            )
-            job: dict[str, Any] = {"dtype": dtype, "threads": options.threads}
+            if accepted is None:
+                places, reached = ("tiny:base", "tiny:positive", "tiny:negative"), None
+            else:
+                places, reached = make_agreeing(
+                    options.shape, options.small_layers, accepted, temperature, Path(options.folder)
+                )
+            job: dict[str, Any] = {"dtype": dtype, "threads": options.threads, "shipped": options.shipped}
             job |= dict(zip(("base", "positive", "negative"), map(str, places), strict=True))
             engines = []
             for name in options.engines:

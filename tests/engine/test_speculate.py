@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ from holding import held
 from random_models import NUM_TOKENS, make_model, needs_int8, quantise
 from v1 import counters, drafts, runner_of
 from vllm import SamplingParams
-from vllm.exceptions import VLLMValidationError
 from vllm.sampling_params import StructuredOutputsParams
 
 from vllm_rast import ModelPair, RastConfig
@@ -158,6 +158,10 @@ REQUESTS: list[dict[str, Any]] = [
     {"structured_outputs": StructuredOutputsParams(choice=CHOICES)},
     {"top_p": 0.3},
     {"top_k": 2},
+    {"min_p": 0.2},
+    {"min_p": 0.05, "top_p": 0.7, "top_k": 30},
+    {"logit_bias": {5: 3.0, 12: -4.0, 30: 2.5}},
+    {"logit_bias": {7: 4.0}, "repetition_penalty": 1.3, "min_p": 0.1},
     {"max_tokens": 1},
     {"max_tokens": 2},
 ]
@@ -204,7 +208,9 @@ def test_every_kind_of_request_samples_the_same_without_drafts(
     for mine, theirs in zip(*both, strict=True):
         assert mine.outputs[0].token_ids == theirs.outputs[0].token_ids
         for a, b in zip(mine.outputs[0].logprobs, theirs.outputs[0].logprobs, strict=True):
-            assert {k: v.logprob for k, v in a.items()} == pytest.approx({k: v.logprob for k, v in b.items()}, abs=2e-4)
+            # Of the ids that are ruled out, any may be among the likeliest.
+            possible = [{k: v.logprob for k, v in some.items() if v.logprob > -math.inf} for some in (a, b)]
+            assert possible[0] == pytest.approx(possible[1], abs=2e-4)
 
 
 @needs_int8
@@ -254,12 +260,6 @@ def test_a_wrong_number_of_drafts_is_refused(engine: Any, wanted: Any) -> None:
     with pytest.raises(ValueError, match="^speculate: expected an integer from 0 to 3"):
         engine.generate("w1", SamplingParams(extra_args={"speculate": wanted}), use_tqdm=False)
     assert not engine.llm_engine.has_unfinished_requests()
-
-
-@pytest.mark.parametrize("options", [{"min_p": 0.1, "temperature": 1}, {"logit_bias": {5: 1.0}}])
-def test_what_vllm_has_not_made_work_with_drafts_is_refused(engine: Any, options: dict[str, Any]) -> None:
-    with pytest.raises(VLLMValidationError, match="min_p and logit_bias"):
-        engine.generate("w1", params(1, **options), use_tqdm=False)
 
 
 def test_a_number_that_changes_at_every_step(

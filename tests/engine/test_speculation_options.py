@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from test_checks import OPTIONS, engine_config, refused
+from vllm import SamplingParams
 from vllm.config import VllmConfig
 from vllm.engine.arg_utils import EngineArgs
+from vllm.exceptions import VLLMValidationError
 
 from vllm_rast import ModelPair, RastConfig, UserError
 from vllm_rast.engine.members import member_model_configs, normalise_speculate, rast_config
@@ -37,6 +40,19 @@ def test_additional_config_alone_is_enough(random_models: dict[str, str], rast: 
         assert plain.speculative_config is None
 
 
+def test_min_p_and_logit_bias_go_with_our_drafts_alone(random_models: dict[str, str], rast: dict[str, Any]) -> None:
+    """vLLM refuses them with its own, which look at them at one position of each request."""
+    asked = [SamplingParams(min_p=0.1), SamplingParams(logit_bias={5: 1.0})]
+    ours = engine_config(random_models["base"], rast).speculative_config
+    copied = pickle.loads(pickle.dumps(ours))  # as a server's further processes get it
+    theirs = EngineArgs(random_models["base"], speculative_config={"method": "ngram", "num_speculative_tokens": 2})
+    for params in asked:
+        for speculative in (ours, copied, None):
+            params._validate_spec_decode(speculative)
+        with pytest.raises(VLLMValidationError, match="min_p and logit_bias"):
+            params._validate_spec_decode(theirs.create_engine_config().speculative_config)
+
+
 def test_auto_keeps_room_for_as_many_as_it_may_choose(random_models: dict[str, str], rast: dict[str, Any]) -> None:
     config = engine_config(random_models["base"], {**rast, "speculate": "auto"})
     assert config.num_speculative_tokens == config.num_lookahead_tokens == AUTO_DRAFTS
@@ -56,6 +72,7 @@ def test_a_wrong_number(random_models: dict[str, str], rast: dict[str, Any], spe
         ({"spec_tokens": 2}, "spec_tokens"),
         ({"data_parallel_size": 2}, "data_parallel_size"),
         ({"async_scheduling": True}, "async_scheduling"),
+        ({"logits_processors": ["some.module:Processor"]}, "logits_processors"),
     ],
 )
 def test_what_drafts_do_not_go_with(

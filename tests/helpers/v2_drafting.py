@@ -68,6 +68,8 @@ def start(options: dict[str, Any], asynchronous: bool) -> Any:
 
 
 def sampling(said: dict[str, Any]) -> SamplingParams:
+    if "logit_bias" in said:
+        said = {**said, "logit_bias": {int(token): bias for token, bias in said["logit_bias"].items()}}  # JSON's keys
     if "choice" in said:
         choice = said.pop("choice")
         said = {**said, "structured_outputs": StructuredOutputsParams(choice=choice)}

@@ -24,7 +24,7 @@ from vllm_rast.engine.members import normalise_alpha, normalise_speculate, rast_
 from vllm_rast.engine.names import LOAD_FORMAT, WORKER_CLS
 from vllm_rast.engine.requests import check_allowed
 from vllm_rast.engine.serialization import unwritable_field
-from vllm_rast.engine.speculation import ask_for_drafts, check_scheduling
+from vllm_rast.engine.speculation import ask_for_drafts, check_scheduling, shares_drafter
 from vllm_rast.engine.taken_traces import note_request
 from vllm_rast.engine.token_traces import FIELD, check_trace
 from vllm_rast.errors import UserError
@@ -47,6 +47,7 @@ def apply_patches() -> None:
     tell_of_death()
     EngineArgs.create_engine_config = checking_engine(EngineArgs.create_engine_config)  # type: ignore[method-assign]
     InputProcessor.process_inputs = checking_requests(InputProcessor.process_inputs)  # type: ignore[method-assign]
+    SamplingParams._validate_spec_decode = checking_drafts(SamplingParams._validate_spec_decode)  # type: ignore[method-assign]
 
 
 def checking_engine(create_engine_config: Any) -> Any:
@@ -71,6 +72,17 @@ def checking_engine(create_engine_config: Any) -> Any:
         check_engine(vllm_config)
         prepare()
         return vllm_config
+
+    return wrapped
+
+
+def checking_drafts(validate: Any) -> Any:
+    """vLLM refuses what does not work with its drafts (`min_p`, `logit_bias`); with the mix's own it does."""
+
+    @functools.wraps(validate)
+    def wrapped(self: SamplingParams, speculative_config: Any) -> None:
+        if not shares_drafter(speculative_config):
+            validate(self, speculative_config)
 
     return wrapped
 

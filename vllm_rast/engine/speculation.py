@@ -51,6 +51,15 @@ def share_drafter(vllm_config: VllmConfig, config: RastConfig, members: Sequence
     ]
 
 
+def shares_drafter(speculative: Any) -> bool:
+    """Whether vLLM's description of speculation, or None, is one that `share_drafter` has finished."""
+    return (
+        speculative is not None
+        and speculative.method == "draft_model"
+        and speculative.draft_model_config is speculative.target_model_config
+    )
+
+
 def check_features(vllm_config: VllmConfig, config: RastConfig, members: Sequence[ModelConfig]) -> None:
     """Raises UserError for what drafting with the ensemble's own models does not go with."""
     parallel, scheduler = vllm_config.parallel_config, vllm_config.scheduler_config
@@ -62,6 +71,7 @@ def check_features(vllm_config: VllmConfig, config: RastConfig, members: Sequenc
         (parallel.prefill_context_parallel_size > 1, "prefill_context_parallel_size", "leave it at 1"),
         (parallel.enable_eplb, "enable_eplb", "leave it out"),
         (vllm_config.kv_transfer_config is not None, "kv_transfer_config", "leave it out"),
+        (bool(vllm_config.model_config.logits_processors), "logits_processors", "leave it out"),
         (vllm_config.watermark_config is not None, "watermark_config", "leave it out"),
         (vllm_config.cache_config.kv_sharing_fast_prefill, "kv_sharing_fast_prefill", "leave it out"),
         (v2 and config.speculate == AUTO, '"auto" in the V2 model runner', "give a number"),

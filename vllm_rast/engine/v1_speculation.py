@@ -11,6 +11,7 @@ from vllm.v1.worker import gpu_model_runner
 
 from vllm_rast.engine.draft_pace import DraftPace
 from vllm_rast.engine.members import rast_config
+from vllm_rast.engine.row_processors import build_processors
 from vllm_rast.engine.shared_drafter import Drafted, SharedDrafter
 from vllm_rast.engine.verifier import CoupledSampler, Step, Verifier
 from vllm_rast.mix.draft_schedule import DraftSchedule
@@ -36,7 +37,10 @@ class SpeculatingMixin:
             super().__init__(vllm_config, device)  # type: ignore[call-arg]
             return
         assert config is not None
-        with patch.object(gpu_model_runner, "DraftModelProposer", SharedDrafter):
+        with (
+            patch.object(gpu_model_runner, "DraftModelProposer", SharedDrafter),
+            patch.object(gpu_model_runner, "build_logitsprocs", build_processors),
+        ):
             super().__init__(vllm_config, device)  # type: ignore[call-arg]
         self.sampler: Any
         self.sampler.topk_topp_sampler = CoupledSampler(self.sampler.topk_topp_sampler)

@@ -14,6 +14,7 @@ from vllm.v1.sample.ops.topk_topp_sampler import apply_top_k_top_p
 from vllm.v1.sample.rejection_sampler import PLACEHOLDER_TOKEN_ID, RejectionSampler
 
 from vllm_rast.engine.coupling import draw_coupled
+from vllm_rast.engine.row_processors import add_biases, mask_min_p
 from vllm_rast.engine.token_rows import to_device
 from vllm_rast.mix.draft_schedule import DraftSchedule
 
@@ -110,8 +111,21 @@ class Verifier(RejectionSampler):
         self.accepted = np.zeros(most, dtype=np.int64)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        with patch.object(rejection_sampler, "rejection_sample", self.agree):
+        constrain = rejection_sampler.apply_sampling_constraints
+
+        def constrain_with_min_p(logits: torch.Tensor, running_sums: torch.Tensor, metadata: Any) -> torch.Tensor:
+            logits, metadata = mask_min_p(logits, running_sums, metadata)
+            return constrain(logits, running_sums, metadata)
+
+        with (
+            patch.object(rejection_sampler, "rejection_sample", self.agree),
+            patch.object(rejection_sampler, "apply_sampling_constraints", constrain_with_min_p),
+        ):
             return super().forward(*args, **kwargs)
+
+    def apply_logits_processors(self, logits: torch.Tensor, sampling_metadata: Any, metadata: Any) -> torch.Tensor:
+        logits = add_biases(logits, sampling_metadata.logitsprocs, metadata.num_draft_tokens)
+        return super().apply_logits_processors(logits, sampling_metadata, metadata)
 
     def agree(
         self,
