@@ -23,7 +23,9 @@ What is used, and where (`tests/engine/test_vllm_contract.py` checks every name)
 - `shared_drafter`: stands for vLLM's `DraftModelProposer`; builds `CommonAttentionMetadata` and `AttentionGroup`'s
   metadata for the drafter's layers and runs it in a forward context of its own.
 - `verifier`, `coupling`, `noise`: the token at each drafted position from the mix, the drafter, the seed and the
-  position (`RejectionSampler`; `fused_gumbel_argmax`, or with Triton `gumbel_sample`).
+  position (`RejectionSampler`; `fused_gumbel_argmax` or our kernel, or with Triton `gumbel_sample`).
+- `row_processors`: `min_p` and `logit_bias` at drafted positions of V1, in the place of `build_logitsprocs` and beside
+  `RejectionSampler.apply_logits_processors` and `apply_sampling_constraints`; V2 has them for every row.
 - `v2_drafter`: the V2 runner's speculator (`DraftModelSpeculator.propose` and what it asks for beside), in the place of
   `init_speculator` while the runner is made; `SpeculatorCudaGraphManager` captures a draft.
 - `v2_verifier`: the V2 runner's `RejectionSampler._verify` and `Sampler.sample`, through `ModelState.custom_sampler`.
