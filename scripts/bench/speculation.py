@@ -122,10 +122,11 @@ def build(job: dict[str, Any]) -> Callable[[Any], Any]:
             temperature=temperature, seed=seed, max_tokens=new, ignore_eos=True, detokenize=False, extra_args=extra
         )
         before = drafts()
-        began = time.perf_counter()
         outputs = llm.generate([{"prompt_token_ids": some} for some in ids], params, use_tqdm=False)
-        seconds = time.perf_counter() - began
         assert all(len(output.outputs[0].token_ids) == new for output in outputs)
+        # From the step that gave the last of the first tokens on: prefill varies by more than many drafts cost.
+        stats = [output.metrics for output in outputs]
+        seconds = max(one.last_token_ts for one in stats) - max(one.first_token_ts for one in stats)
         counted = [[b - a for a, b in zip(*both, strict=True)] for both in zip(before, drafts(), strict=True)]
         return {"seconds": seconds, "drafted": sum(counted[0]), "accepted": sum(counted[1])}
 
@@ -191,15 +192,12 @@ def measure(engines: list[Engine], case: dict[str, Any], options: argparse.Names
         bench.say(f"{case}, {'warming up' if turn < 0 else f'turn {turn + 1} of {options.repeats}'}")
         for engine, drafts in ways:
             name = engine.name if drafts is None else f"{drafts}"
-            request = [case["temperature"], drafts, turn + 1]
-            first = engine.ask([case["batch"], 1, *request])
-            whole = engine.ask([case["batch"], options.new, *request])
+            answer = engine.ask([case["batch"], options.new, case["temperature"], drafts, turn + 1])
             if turn >= 0:
-                each = (whole["seconds"] - first["seconds"]) / (options.new - 1)
-                times.setdefault(name, []).append(1e3 * each)
+                times.setdefault(name, []).append(1e3 * answer["seconds"] / (options.new - 1))
                 count = counts.setdefault(name, [0, 0])
-                count[0] += whole["drafted"]
-                count[1] += whole["accepted"]
+                count[0] += answer["drafted"]
+                count[1] += answer["accepted"]
     return {**case, "ms_per_token": times, "drafted_and_accepted": {k: v for k, v in counts.items() if v[0]}}
 
 
