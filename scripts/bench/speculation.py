@@ -140,15 +140,21 @@ def random_prompts(batch: int, seed: int) -> list[list[int]]:
     return torch.randint(1, 1000, (batch, PROMPT), generator=torch.Generator().manual_seed(seed)).tolist()
 
 
+def shipped_models() -> Any:
+    """The folders of base, positive and negative."""
+    from vllm_rast.mix.model_names import resolve_model
+
+    return tuple(resolve_model(f"tiny:{name}") for name in ("base", "positive", "negative"))
+
+
 def shipped_prompts(batch: int, seed: int) -> list[list[int]]:
     """The ids of questions of the shipped benchmark, others for each seed."""
     from transformers import AutoTokenizer
 
     from vllm_rast.evaluation.tasks.benchmark import load_benchmark
     from vllm_rast.evaluation.tasks.prompts import PAPER
-    from vllm_rast.mix.model_names import resolve_model
 
-    encode = AutoTokenizer.from_pretrained(resolve_model("tiny:base")).encode
+    encode = AutoTokenizer.from_pretrained(shipped_models()[0]).encode
     problems = load_benchmark("tiny").problems()[seed * batch : (seed + 1) * batch]
     return [encode(PAPER.render(problem.question)) for problem in problems]
 
@@ -245,7 +251,7 @@ def main() -> None:
     for accepted in [None] if options.shipped else options.accepted:
         for temperature in options.temperatures:
             if accepted is None:
-                places, reached = ("tiny:base", "tiny:positive", "tiny:negative"), None
+                places, reached = shipped_models(), None
             else:
                 places, reached = make_agreeing(
                     options.shape, options.small_layers, accepted, temperature, Path(options.folder)

@@ -65,7 +65,7 @@ def measured(folder: Path) -> Iterator[tuple[str, int, dict[str, float]]]:
         content = json.loads(path.read_text())
         for result in content.get("results", ()) if content.get("benchmark") == "speculation" else ():
             times: dict[str, Any] = result["ms_per_token"]
-            small = content["setup"]["small_layers"] == LAYERS and result["accepted"] == ASKED
+            small = content["setup"].get("small_layers") == LAYERS and result["accepted"] == ASKED
             for name in filter(str.isdigit, times if small and result["batch"] == 1 and "base" in times else ()):
                 ratios = [mix / ours for mix, ours in zip(times["mix"], times[name], strict=True)]
                 case = f"{content['setup']['dtype']}, temperature {result['temperature']:g}, {processor_of(content)}"

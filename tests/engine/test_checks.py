@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import torch._dynamo
 from random_models import WORDS, make_model
 from vllm.engine.arg_utils import EngineArgs
+from vllm.platforms import current_platform
 
 from vllm_rast import ModelPair, RastConfig, UserError
+from vllm_rast.engine import compiling
 from vllm_rast.engine.members import member_model_configs, rast_config
 from vllm_rast.engine.memory import GIB, MemoryPlan, ModelPlan, memory_plan
 from vllm_rast.engine.names import LOAD_FORMAT, WORKER_CLS
@@ -47,6 +52,26 @@ def test_additional_config_alone_is_enough(random_models: dict[str, str], rast: 
     mix = rast_config(config)
     assert mix is not None and mix.load_format == "safetensors"
     assert mix.pairs == (ModelPair(rast["positive"], rast["negative"], 1.0),)
+
+
+def test_without_pythons_headers_nothing_is_compiled(
+    random_models: dict[str, str], rast: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or else a request for logprobs would end the engine."""
+    monkeypatch.setattr(compiling, "lacks_headers", lambda: True)
+    monkeypatch.setattr(torch._dynamo.config, "disable", False)
+    monkeypatch.setenv("TORCH_COMPILE_DISABLE", "0")
+    message = refused(random_models["base"], rast, enforce_eager=False)
+    assert message.startswith("enforce_eager: ") and "python3-dev" in message
+    engine_config(random_models["base"], rast)
+    assert torch._dynamo.config.disable and os.environ["TORCH_COMPILE_DISABLE"] == "1"
+
+
+def test_where_headers_are_looked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(compiling.sysconfig, "get_path", lambda name: str(tmp_path))
+    assert compiling.lacks_headers() == current_platform.is_cpu()
+    (tmp_path / "Python.h").touch()
+    assert not compiling.lacks_headers()
 
 
 def test_a_plain_engine_is_left_alone(random_models: dict[str, str]) -> None:

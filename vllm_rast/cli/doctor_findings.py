@@ -37,6 +37,7 @@ def examine() -> Iterator[Finding]:
     yield Finding("Python", platform.python_version(), sys.executable, sys.version_info >= (3, 11))
     yield from examine_torch()
     yield from examine_vllm()
+    yield from examine_headers()
     yield Finding("adapters", "LoRA, rsLoRA, DoRA", "merged while the weights load; other kinds are refused")
     yield from examine_plugin()
     yield from examine_kernel()
@@ -115,6 +116,16 @@ def examine_speculation(runner: str) -> Finding:
         "the first positive, or --drafter NAME, drafts K tokens; no extra weights, K extra slots of the KV cache per"
         f" request; {DRAFTS_OF[runner]}",
     )
+
+
+def examine_headers() -> Iterator[Finding]:
+    """Python's, which torch compiles with on a CPU."""
+    if importlib.util.find_spec("vllm") is None:
+        return
+    from vllm_rast.engine.compiling import REMEDY, lacks_headers
+
+    if lacks_headers():
+        yield Finding("Python.h", "missing", f"nothing is compiled: set enforce_eager, or {REMEDY}")
 
 
 def examine_plugin() -> Iterator[Finding]:

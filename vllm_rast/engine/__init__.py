@@ -49,9 +49,11 @@ What is used, and where (`tests/engine/test_vllm_contract.py` checks every name)
   takes what is finished.
 - `decode_traces`: in V1 what `_bookkeeping_sync` is given, `SamplerOutput.sampled_token_ids`. `taken_traces`: an
   attribute of the front end's `InputProcessor` says that `collective_rpc("rast_decode_traces")` will be asked.
-- `patches`: two functions of vLLM are wrapped, because no public hook exists: `EngineArgs.create_engine_config`
-  (checks before anything loads) and `InputProcessor.process_inputs` (checks of a request in the front end).
+- `patches`: three functions of vLLM are wrapped, because no public hook exists: `EngineArgs.create_engine_config`
+  (checks before anything loads), `InputProcessor.process_inputs` (checks of a request in the front end) and
+  `SamplingParams._validate_spec_decode`, which does not know that the mix's drafts go with all parameters.
 - `serialization`: `MsgpackEncoder`, which writes every request for the engine's process.
 - `checks`, `members`, `memory`: read `ModelConfig` and `VllmConfig`.
+- `compiling`: nothing is compiled where torch cannot (`CompilationConfig.mode`).
 - `plugin`: `register()`, the `vllm.general_plugins` entry point, which vLLM runs in every process.
 """

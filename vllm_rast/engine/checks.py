@@ -13,6 +13,7 @@ from vllm.logger import init_logger
 from vllm.platforms import current_platform
 
 from vllm_rast.engine.adapters import adapter_of, loader_of
+from vllm_rast.engine.compiling import check_compiling
 from vllm_rast.engine.members import first_line, member_model_configs, rast_config
 from vllm_rast.engine.memory import choose_kv_bytes, memory_plan
 from vllm_rast.engine.sharing import adapter_bytes, sharing_columns
@@ -34,6 +35,7 @@ def check_engine(vllm_config: VllmConfig) -> None:
     config = rast_config(vllm_config)
     assert config is not None
     check_features(vllm_config)
+    check_compiling(vllm_config)
     members = member_model_configs(vllm_config, config)
     for source, member in zip(config.sources, members, strict=True):
         check_kv_layout(members[0], member, source.path)

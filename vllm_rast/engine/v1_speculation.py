@@ -151,6 +151,8 @@ class SpeculatingMixin:
         req_ids = self.input_batch.req_ids
         drafts, seeds = self.drafts(), self.seeds(req_ids)
         unfinished = self.discard_request_mask.np[: len(req_ids)]
+        greedy = sampling_metadata.all_greedy
+        temperatures = [0.0] * len(req_ids) if greedy else sampling_metadata.temperature.tolist()
         found = []
         for row, req_id in enumerate(req_ids):
             new = [token for token in sampled[row] if token >= 0]
@@ -164,7 +166,5 @@ class SpeculatingMixin:
             wanted = (params.extra_args or {}).get("speculate")
             count = min(self._drafts if wanted is None else wanted, left, self.max_model_len - 2 - position)
             if count > 0:
-                greedy = sampling_metadata.all_greedy
-                temperature = 0.0 if greedy else float(sampling_metadata.temperature[row])
-                found.append(Drafted(row, new[-1], position, count, temperature, int(seeds[row]), []))
+                found.append(Drafted(row, new[-1], position, count, temperatures[row], int(seeds[row]), []))
         return found

@@ -140,7 +140,7 @@ def instruction_set(library: ctypes.CDLL | Path, wanted: str | None = None) -> s
 
 
 def try_out(kind: str) -> None:
-    """Sums, products and a sample with known results. Raises RuntimeError if one comes out wrong or not at all."""
+    """Sums, products and samples with known results. Raises RuntimeError if one comes out wrong or not at all."""
     if kind == "cuda" and torch.cuda.is_current_stream_capturing():
         return  # looking at the result would break the graph
     base = torch.arange(100, dtype=torch.float32, device=kind).repeat(2, 1)
@@ -162,6 +162,10 @@ def try_out(kind: str) -> None:
     only = torch.full((1, 100), float("-inf")).index_fill_(1, torch.tensor([70]), 0.0)
     if torch.ops.vllm_rast.draw(only, torch.ones(1), torch.tensor([1])).item() != 70:
         raise RuntimeError("the cpu library gives wrong samples")
+    cut = torch.tensor([[1.0, 3.0, 2.0]])
+    torch.ops.vllm_rast.truncate(cut, torch.tensor([1]), None)
+    if not torch.equal(cut, torch.tensor([[float("-inf"), 3.0, float("-inf")]])):
+        raise RuntimeError("the cpu library keeps wrong ids")
 
 
 @torch.compiler.assume_constant_result

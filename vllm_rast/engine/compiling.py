@@ -1,0 +1,35 @@
+"""What torch compiles on a CPU needs Python's headers; without them nothing is compiled, instead of ending the engine.
+
+Debian's Python has none unless python3-dev is installed. vLLM starts there if it compiles no model, and dies when it
+first compiles a small function of its own: of a request that asks for logprobs, of two ranks that look for a token.
+"""
+
+from __future__ import annotations
+
+import os
+import sysconfig
+from pathlib import Path
+
+import torch
+import torch._dynamo
+from vllm.config import CompilationMode, VllmConfig
+from vllm.platforms import current_platform
+
+from vllm_rast.errors import UserError
+
+REMEDY = "install them (Debian, Ubuntu: apt-get install python3-dev)"
+
+
+def lacks_headers() -> bool:
+    """Whether torch could compile for the CPU, but for Python.h."""
+    return current_platform.is_cpu() and not Path(sysconfig.get_path("include"), "Python.h").is_file()
+
+
+def check_compiling(vllm_config: VllmConfig) -> None:
+    """Keep this process and those that it starts from compiling, if they cannot. Raises UserError if they have to."""
+    if not lacks_headers():
+        return
+    if vllm_config.compilation_config.mode != CompilationMode.NONE:
+        raise UserError(f"enforce_eager: torch compiles no model without Python's headers; set it, or {REMEDY}")
+    os.environ["TORCH_COMPILE_DISABLE"] = "1"
+    torch._dynamo.config.disable = True
