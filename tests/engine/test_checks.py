@@ -59,12 +59,12 @@ def test_without_pythons_headers_nothing_is_compiled(
 ) -> None:
     """Or else a request for logprobs would end the engine."""
     monkeypatch.setattr(compiling, "lacks_headers", lambda: True)
-    monkeypatch.setattr(torch._dynamo.config, "disable", False)
     monkeypatch.setenv("TORCH_COMPILE_DISABLE", "0")
     message = refused(random_models["base"], rast, enforce_eager=False)
     assert message.startswith("enforce_eager: ") and "python3-dev" in message
-    engine_config(random_models["base"], rast)
-    assert torch._dynamo.config.disable and os.environ["TORCH_COMPILE_DISABLE"] == "1"
+    with torch._dynamo.config.patch(disable=False):
+        engine_config(random_models["base"], rast)
+        assert torch._dynamo.config.disable and os.environ["TORCH_COMPILE_DISABLE"] == "1"
 
 
 def test_where_headers_are_looked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
