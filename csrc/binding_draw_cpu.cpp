@@ -1,24 +1,13 @@
 // torch.ops.vllm_rast.draw and draw_coupled on the CPU.
 #include <algorithm>
-#include <cstring>
+#include <optional>
 
 #include "binding_lines.h"
-#include "draw.h"
+#include "cpu_kernels.h"
 #include "noise.h"
-
-extern "C" const char* vllm_rast_cpu_isa(const char* wanted);
 
 namespace vllm_rast {
 namespace {
-
-const DrawKernels& pick_kernels() {
-#if defined(__x86_64__)
-  const char* name = vllm_rast_cpu_isa(nullptr);
-  if (std::strcmp(name, "avx2") == 0) return avx2::draw_kernels;
-  if (std::strcmp(name, "baseline") != 0) return avx512::draw_kernels;
-#endif
-  return baseline::draw_kernels;
-}
 
 // Runs `work(line, tile, best)` for every tile, with what won in the line's tiles before, as far as the thread knows;
 // [num_lines * tiles] of what has won after each.
@@ -45,12 +34,12 @@ Best best_of(const std::vector<Best>& bests, int64_t line, int64_t tiles) {
 // The first id if there is none at all, as in a line of -inf.
 int64_t id_of(const Best& best) { return std::max<int64_t>(best.id, 0); }
 
-Tensor draw(Tensor logits, Tensor temperatures, Tensor seeds) {
+Tensor draw(Tensor logits, std::optional<Tensor> temperatures, Tensor seeds) {
   Lines lines = check_lines(logits, "logits");
   const int64_t count = logits.size(0), tiles = tiles_per_row(lines.width);
-  lines.temperatures = check_floats(temperatures, "temperatures", count);
+  if (temperatures.has_value()) lines.temperatures = check_floats(*temperatures, "temperatures", count);
   const int64_t* of_lines = check_integers(seeds, "seeds", count);
-  const DrawKernels& kernels = pick_kernels();
+  const DrawKernels& kernels = cpu_kernels().draw;
   const std::vector<Best> bests = find_bests(count, tiles, [&](int64_t line, int64_t tile, Best& best) {
     kernels.draw(lines, line, tile, mixed(of_lines[line]), best);
   });
@@ -116,20 +105,25 @@ void draw_again(const Coupled& all, const DrawKernels& kernels, const std::vecto
   }
 }
 
-Tensor draw_coupled(Tensor p, Tensor q, Tensor rows, Tensor temperatures, Tensor seeds, Tensor positions) {
+Tensor draw_coupled(Tensor p, Tensor q, std::optional<Tensor> rows, std::optional<Tensor> temperatures, Tensor seeds,
+                    Tensor positions) {
   Coupled all{check_lines(p, "p"), check_lines(q, "q")};
   all.count = p.size(0), all.tiles = tiles_per_row(all.p.width);
   STD_TORCH_CHECK(all.q.width <= all.p.width, "q: has more columns than p");
-  all.q.rows = check_integers(rows, "rows", all.count);
-  const int64_t wrong =
-      std::count_if(all.q.rows, all.q.rows + all.count, [&](int64_t row) { return row < 0 || row >= q.size(0); });
-  STD_TORCH_CHECK(wrong == 0, "rows: q has no such row");
-  all.q.temperatures = check_floats(temperatures, "temperatures", all.count);
+  if (rows.has_value()) {
+    all.q.rows = check_integers(*rows, "rows", all.count);
+    const int64_t wrong =
+        std::count_if(all.q.rows, all.q.rows + all.count, [&](int64_t row) { return row < 0 || row >= q.size(0); });
+    STD_TORCH_CHECK(wrong == 0, "rows: q has no such row");
+  } else {
+    STD_TORCH_CHECK(q.size(0) == all.count, "q: must have as many rows as p");
+  }
+  if (temperatures.has_value()) all.q.temperatures = check_floats(*temperatures, "temperatures", all.count);
   all.seeds = check_integers(seeds, "seeds", all.count);
   all.positions = check_integers(positions, "positions", all.count);
   const Tensor out = torch::stable::new_empty(seeds, {all.count});
   auto* const ids = static_cast<int64_t*>(out.data_ptr());
-  const DrawKernels& kernels = pick_kernels();
+  const DrawKernels& kernels = cpu_kernels().draw;
   draw_again(all, kernels, draft(all, kernels, ids), ids);
   return out;
 }

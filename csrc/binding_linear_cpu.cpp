@@ -3,36 +3,16 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
-#include <cstring>
 #include <optional>
 #include <vector>
 
-#include "linear.h"
-
-extern "C" const char* vllm_rast_cpu_isa(const char* wanted);
+#include "cpu_kernels.h"
 
 namespace vllm_rast {
 namespace {
 
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
-
-struct Kernel {
-  Multiply multiply;
-  LayOutRow lay_out_row;
-  int64_t number_bytes;  // of x as laid out
-};
-
-Kernel pick_kernel() {
-  const char* name = vllm_rast_cpu_isa(nullptr);
-#if defined(__x86_64__)
-  if (std::strcmp(name, "avx512bf16") == 0) return {avx512bf16::multiply, avx512bf16::lay_out_row, sizeof(uint16_t)};
-  if (std::strcmp(name, "avx512") == 0) return {avx512::multiply, avx512::lay_out_row, sizeof(float)};
-  if (std::strcmp(name, "avx2") == 0) return {avx2::multiply, avx2::lay_out_row, sizeof(float)};
-#endif
-  (void)name;
-  return {baseline::multiply, baseline::lay_out_row, sizeof(float)};
-}
 
 // A thread is worth waking for about 25 microseconds of work: this many multiply-adds, or as many weights from memory.
 constexpr int64_t kWorkPerThread = 1 << 19;
@@ -72,7 +52,7 @@ void share_out(const Linear& linear, const Work& work) {
 }
 
 void multiply_vectors(Linear linear, const Tensor& x) {
-  const Kernel kernel = pick_kernel();
+  const CpuKernels& kernel = cpu_kernels();
   const int64_t blocks = (linear.depth * kernel.number_bytes + kBlockBytes - 1) / kBlockBytes;
   const Tensor laid_out = torch::stable::new_empty(x, {blocks * linear.num_rows * kBlockBytes}, ScalarType::Byte);
   lay_out(x, kernel.lay_out_row, static_cast<char*>(laid_out.data_ptr()));
@@ -113,7 +93,7 @@ Tensor wide_linear(Tensor x, Tensor weight, std::optional<Tensor> bias, bool rou
                       weight.size(1),
                       out.data_ptr(),
                       rounds};
-  if (std::strcmp(vllm_rast_cpu_isa(nullptr), "amx") == 0) {
+  if (cpu_kernels().multiply == nullptr) {
     multiply_tiles(linear, x);
   } else {
     multiply_vectors(linear, x);

@@ -5,24 +5,14 @@
 // probability is below (1 - p) / vocab is one of the least likely, which together have less than 1 - p. The few hundred
 // logits above it are searched for the exact one.
 #include <algorithm>
-#include <cstring>
+#include <functional>
+#include <optional>
 
 #include "binding_lines.h"
-#include "truncate.h"
-
-extern "C" const char* vllm_rast_cpu_isa(const char* wanted);
+#include "cpu_kernels.h"
 
 namespace vllm_rast {
 namespace {
-
-const TruncateKernels& pick_kernels() {
-#if defined(__x86_64__)
-  const char* name = vllm_rast_cpu_isa(nullptr);
-  if (std::strcmp(name, "avx2") == 0) return avx2::truncate_kernels;
-  if (std::strcmp(name, "baseline") != 0) return avx512::truncate_kernels;
-#endif
-  return baseline::truncate_kernels;
-}
 
 constexpr int64_t kFew = 64;       // logits that are sorted rather than halved
 constexpr double kMargin = 0.999;  // of a bound's probability: sums of float32 are off by 1e-5 at most
@@ -115,7 +105,7 @@ void truncate(Tensor logits, std::optional<Tensor> k, std::optional<Tensor> p) {
   const int64_t tiles = tiles_per_row(lines.width);
   const std::vector<Wish> wishes = read_wishes(k, p, logits.size(0), lines.width);
   const auto count = static_cast<int64_t>(wishes.size());
-  const TruncateKernels& kernels = pick_kernels();
+  const TruncateKernels& kernels = cpu_kernels().truncate;
   std::vector<Found> found(count, Found(tiles));
   for_tiles(count, tiles, [&](int64_t i, int64_t tile) {
     if (wishes[i].k < lines.width) {

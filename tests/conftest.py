@@ -6,7 +6,6 @@ import gc
 import os
 import signal
 import sys
-import sysconfig
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,12 +28,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 import pytest
 
+from vllm_rast.engine.compiling import has_headers
 from vllm_rast.engine.llvmlite_guard import let_engines_start_again
 
 let_engines_start_again()
 
 # torch compiles logprobs, and two ranks' look for a token's rank, with Python's headers; both run uncompiled as well.
-HAS_HEADERS = Path(sysconfig.get_path("include"), "Python.h").is_file()
+HAS_HEADERS = has_headers()
 os.environ.setdefault("TORCH_COMPILE_DISABLE", "0" if HAS_HEADERS else "1")
 
 ENGINE_OPTIONS: dict[str, Any] = {

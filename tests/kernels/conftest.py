@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
+from kernel_cases import using
 from quick_compiler import make_quick_compiler
 
 from vllm_rast.kernels import build
@@ -21,3 +24,10 @@ def quick_compiler(tmp_path_factory: pytest.TempPathFactory) -> str:
 def compiles_once(quick_compiler: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """This process and those that it starts compile with it."""
     monkeypatch.setenv("CXX", quick_compiler)
+
+
+@pytest.fixture(params=build.INSTRUCTION_SETS)
+def every_instruction_set(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The CPU library with each set of instructions that this processor has."""
+    with using(request.param):
+        yield

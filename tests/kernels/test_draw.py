@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
 from kernel_cases import using
 
-from vllm_rast.kernels import build
-
 GAMMA, FIRST, SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+pytestmark = pytest.mark.usefixtures("every_instruction_set")
 WIDTHS = (1, 2, 63, 64, 65, 2047, 2048, 2049, 5000)  # around a block of 64 and a tile of 2048
-
-
-@pytest.fixture(params=build.INSTRUCTION_SETS, autouse=True)
-def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
-    with using(request.param):
-        yield request.param
 
 
 def mixed(numbers: np.ndarray) -> np.ndarray:
@@ -109,7 +100,7 @@ def couple(p: torch.Tensor, q: torch.Tensor, seeds: torch.Tensor, positions: tor
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_neither_threads_nor_neighbours_matter(threads: int, instruction_set: str) -> None:
+def test_neither_threads_nor_neighbours_matter(threads: int) -> None:
     generator = torch.Generator().manual_seed(4)
     p = torch.randn(40, 20_000, generator=generator) * 3
     q = p + torch.randn(40, 20_000, generator=generator)

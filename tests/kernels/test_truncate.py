@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
-from kernel_cases import using
 
-from vllm_rast.kernels import build
-
+pytestmark = pytest.mark.usefixtures("every_instruction_set")
 WIDTHS = (1, 2, 31, 65, 2047, 2049, 9000)
-
-
-@pytest.fixture(params=build.INSTRUCTION_SETS, autouse=True)
-def instruction_set(request: pytest.FixtureRequest) -> Iterator[None]:
-    with using(request.param):
-        yield
 
 
 def truncate(logits: torch.Tensor, k: list[int] | None = None, p: list[float] | None = None) -> torch.Tensor:

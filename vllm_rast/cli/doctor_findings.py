@@ -37,7 +37,6 @@ def examine() -> Iterator[Finding]:
     yield Finding("Python", platform.python_version(), sys.executable, sys.version_info >= (3, 11))
     yield from examine_torch()
     yield from examine_vllm()
-    yield from examine_headers()
     yield Finding("adapters", "LoRA, rsLoRA, DoRA", "merged while the weights load; other kinds are refused")
     yield from examine_plugin()
     yield from examine_kernel()
@@ -96,6 +95,7 @@ def examine_vllm() -> Iterator[Finding]:
     runner, reason = choose_runner(has_triton())
     yield Finding("runner", runner, reason)
     yield examine_speculation(runner)
+    yield from examine_headers()
 
 
 def choose_runner(has_triton: bool) -> tuple[str, str]:
@@ -120,8 +120,6 @@ def examine_speculation(runner: str) -> Finding:
 
 def examine_headers() -> Iterator[Finding]:
     """Python's, which torch compiles with on a CPU."""
-    if importlib.util.find_spec("vllm") is None:
-        return
     from vllm_rast.engine.compiling import REMEDY, lacks_headers
 
     if lacks_headers():

@@ -39,8 +39,7 @@ def draw(logits: torch.Tensor, seeds: torch.Tensor, temperatures: torch.Tensor |
     Triton by vLLM's kernel, whose noise differs from that of its C++ for CPUs.
     """
     if has_kernel(logits):
-        ones = torch.ones(len(logits)) if temperatures is None else temperatures
-        return torch.ops.vllm_rast.draw(logits.float(), ones, seeds)
+        return torch.ops.vllm_rast.draw(logits.float(), temperatures, seeds)
     logits = over(logits, temperatures)
     if not HAS_TRITON:
         return torch.ops._C.fused_gumbel_argmax(logits.contiguous(), seeds)
@@ -79,8 +78,6 @@ def draw_coupled(
     q for each of p, [n]; the same by default.
     """
     if has_kernel(p):
-        rows = torch.arange(len(p)) if rows is None else rows
-        temperatures = torch.ones(len(p)) if temperatures is None else temperatures
         return torch.ops.vllm_rast.draw_coupled(p, q.float(), rows, temperatures, seeds, positions)
     q = over(q if rows is None else q[rows], temperatures)
     parts = (p, q, seeds, positions)

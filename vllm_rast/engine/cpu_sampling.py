@@ -20,7 +20,7 @@ overridden = False
 
 def fused_gumbel_argmax(logits: torch.Tensor, seeds: torch.Tensor) -> torch.Tensor:
     """A sample of softmax(logits) for each row, [n]. logits: [n, vocab] in float32. seeds: [n] in int64."""
-    return torch.ops.vllm_rast.draw(logits, torch.ones(len(logits)), seeds)
+    return torch.ops.vllm_rast.draw(logits, None, seeds)
 
 
 def apply_top_k_top_p(

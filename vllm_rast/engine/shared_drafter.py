@@ -16,7 +16,7 @@ from vllm.v1.spec_decode.draft_model import DraftModelProposer
 
 from vllm_rast.engine.coupling import draw_drafts
 from vllm_rast.engine.ensemble import Ensemble
-from vllm_rast.engine.token_rows import to_device
+from vllm_rast.engine.token_rows import some_rows, to_device
 
 
 @dataclass
@@ -123,6 +123,5 @@ def choose(logits: torch.Tensor, requests: Sequence[Drafted], positions: np.ndar
         rows, temperature, seeds, places = (
             to_device(some, logits.device) for some in (sampled, temperatures[sampled], seeds, positions[sampled])
         )
-        drawn = logits if len(sampled) == len(logits) else logits[rows]
-        tokens[rows] = draw_drafts(drawn, seeds, places, temperature)
+        tokens[rows] = draw_drafts(some_rows(logits, sampled), seeds, places, temperature)
     return tokens.tolist()

@@ -35,6 +35,11 @@ def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
     return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 
 
+def some_rows(logits: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
+    """These rows, in ascending order; without a copy if they are all."""
+    return logits if len(rows) == len(logits) else logits[to_device(rows, logits.device)]
+
+
 def write_token_rows(out: torch.Tensor, table: torch.Tensor, owner: torch.Tensor, positions: torch.Tensor) -> None:
     """Write the weights of every token into out, [num_tokens, num_models].
 

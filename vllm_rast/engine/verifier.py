@@ -15,7 +15,7 @@ from vllm.v1.sample.rejection_sampler import PLACEHOLDER_TOKEN_ID, RejectionSamp
 
 from vllm_rast.engine.coupling import draw_coupled
 from vllm_rast.engine.row_processors import add_biases, mask_min_p
-from vllm_rast.engine.token_rows import to_device
+from vllm_rast.engine.token_rows import some_rows, to_device
 from vllm_rast.mix.draft_schedule import DraftSchedule
 
 
@@ -49,11 +49,6 @@ class Step:
         temperatures = self.temperatures[to_device(requests, device)]
         of_drafter = None if len(rows) == len(self.draft_logits) else to_device(rows, device)  # None: all of them
         return draw_coupled(logits, self.draft_logits, seeds, positions, temperatures, of_drafter)
-
-
-def some_rows(logits: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
-    """These rows, in ascending order; without a copy if they are all."""
-    return logits if len(rows) == len(logits) else logits[to_device(rows, logits.device)]
 
 
 class CoupledSampler(nn.Module):

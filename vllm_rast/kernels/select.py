@@ -37,9 +37,9 @@ operation.define(
 operation.define(
     "wide_linear(Tensor x, Tensor weight, Tensor? bias, bool rounds) -> Tensor", tags=(torch.Tag.pt2_compliant_tag,)
 )
-operation.define("draw(Tensor logits, Tensor temperatures, Tensor seeds) -> Tensor")
+operation.define("draw(Tensor logits, Tensor? temperatures, Tensor seeds) -> Tensor")
 operation.define(
-    "draw_coupled(Tensor p, Tensor q, Tensor rows, Tensor temperatures, Tensor seeds, Tensor positions) -> Tensor"
+    "draw_coupled(Tensor p, Tensor q, Tensor? rows, Tensor? temperatures, Tensor seeds, Tensor positions) -> Tensor"
 )
 operation.define("truncate(Tensor(a!) logits, Tensor? k, Tensor? p) -> ()")
 
