@@ -10,20 +10,19 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from common.machine import cell, describe, describe_line, say, spread, table, write_json
+from common.samples import sample
 
 from vllm_rast.kernels.combine import TRACE_COLUMNS, combine_logits, combine_with_torch
 
 COLUMNS = 151_936  # the vocabulary rows of Qwen2.5
 MODELS = 3  # base, positive, negative
 ROWS = (1, 8, 64, 256)
-SAMPLE_SECONDS = 0.02  # a sample repeats its call for about this long
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
@@ -35,31 +34,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=9, help="samples of each (default: 9)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything here, too")
     return parser.parse_args()
-
-
-def seconds(function: Callable[[], Any], calls: int, device: str) -> float:
-    """Mean time of one call, over `calls` in a row."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    for _ in range(calls):
-        function()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return (time.perf_counter() - start) / calls
-
-
-def sample(functions: dict[str, Callable[[], Any]], repeats: int, device: str) -> dict[str, list[float]]:
-    """Times of each, [repeats] in seconds, taken in turns."""
-    calls = {}
-    for name, function in functions.items():
-        seconds(function, 1, device)  # warm
-        calls[name] = max(1, min(1000, int(SAMPLE_SECONDS / seconds(function, 1, device))))
-    times: dict[str, list[float]] = {name: [] for name in functions}
-    for _ in range(repeats):
-        for name, function in functions.items():
-            times[name].append(seconds(function, calls[name], device))
-    return times
 
 
 def measure(rows: int, dtype: str, in_place: bool, repeats: int, device: str) -> dict[str, Any]:

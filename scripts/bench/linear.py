@@ -11,19 +11,18 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from common.machine import cell, describe, describe_line, positive, say, spread, table, write_json
+from common.samples import sample
 
 from vllm_rast.kernels import build, select
 from vllm_rast.kernels.linear import wide_linear
 
 ROWS = (1, 2, 3, 4, 5, 8, 16, 32, 64, 256)
-SAMPLE_SECONDS = 0.02  # a sample repeats its call for about this long
 
 
 def parse_shape(text: str) -> tuple[int, int]:
@@ -68,26 +67,13 @@ def with_set(name: str, x: torch.Tensor, weight: torch.Tensor) -> Callable[[], A
     return run
 
 
-def seconds(function: Callable[[], Any], calls: int) -> float:
-    """Mean time of one call, over `calls` in a row."""
-    start = time.perf_counter()
-    for _ in range(calls):
-        function()
-    return (time.perf_counter() - start) / calls
-
-
 def measure(rows: int, weight: torch.Tensor, repeats: int) -> dict[str, list[float]]:
     """Seconds of each way, [repeats], taken in turns."""
     x = torch.randn(rows, weight.shape[1]).bfloat16()
     words = weight.view(torch.int32)
     ways = {name: with_set(name, x, weight) for name in instruction_sets()}
     ways |= {"torch": lambda: torch.nn.functional.linear(x, weight), "reading": words.amax}
-    calls = {name: max(1, min(1000, int(SAMPLE_SECONDS / seconds(way, 2)))) for name, way in ways.items()}
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(repeats):
-        for name, way in ways.items():
-            times[name].append(seconds(way, calls[name]))
-    return times
+    return sample(ways, repeats)
 
 
 def main() -> None:

@@ -10,7 +10,6 @@ fast, and how near the bytes that are read (twice for top-k and top-p, which wri
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -18,10 +17,11 @@ from typing import Any
 from unittest.mock import patch
 
 from common import machine as bench
+from common.samples import sample
 
 COLUMNS = (32_768, 151_936)
 ROWS = (1, 4, 32)
-SAMPLE_SECONDS = 0.02  # a sample repeats its call for about this long
+SUM = "a plain sum"
 
 
 def parse() -> argparse.Namespace:
@@ -69,35 +69,20 @@ def ways(rows: int, columns: int) -> dict[str, dict[str, Callable[[], Any]]]:
         "top-p 0.95": truncating(None, 0.95),
         "top-k 20, top-p 0.8": truncating(20, 0.8),
         "top-k 20": truncating(20, None),
-        "a plain sum": {"ours": lambda: p.sum(), "theirs": lambda: p.sum()},
+        SUM: {"ours": p.sum},
     }
-
-
-def seconds(function: Callable[[], Any], calls: int) -> float:
-    began = time.perf_counter()
-    for _ in range(calls):
-        function()
-    return (time.perf_counter() - began) / calls
 
 
 def measure(rows: int, columns: int, repeats: int) -> list[dict[str, Any]]:
     """One line for each task: milliseconds of both sides in every turn."""
     tasks = ways(rows, columns)
-    calls = {
-        (task, side): max(1, int(SAMPLE_SECONDS / max(seconds(function, 1), seconds(function, 1))))
-        for task, sides in tasks.items()
-        for side, function in sides.items()
-    }
-    times: dict[tuple[str, str], list[float]] = {one: [] for one in calls}
-    for _ in range(repeats):
-        for task, side in times:
-            times[task, side].append(1e3 * seconds(tasks[task][side], calls[task, side]))
-    plain = times["a plain sum", "ours"]
+    named = {f"{task}, {side}": function for task, sides in tasks.items() for side, function in sides.items()}
+    times = {name: [1e3 * one for one in some] for name, some in sample(named, repeats).items()}
     found = []
-    for task in tasks:
-        ours, theirs = times[task, "ours"], times[task, "theirs"]
+    for task in [task for task in tasks if task != SUM]:
+        ours, theirs = times[f"{task}, ours"], times[f"{task}, theirs"]
         faster = bench.spread([b / a for a, b in zip(ours, theirs, strict=True)])
-        sums = bench.spread([a / b for a, b in zip(ours, plain, strict=True)])
+        sums = bench.spread([a / b for a, b in zip(ours, times[f"{SUM}, ours"], strict=True)])
         found.append(
             {"rows": rows, "columns": columns, "task": task, "ours_ms": ours, "theirs_ms": theirs}
             | {"times_as_fast": faster, "plain_sums": sums}
@@ -133,7 +118,6 @@ def main() -> None:
             bench.cell(one["plain_sums"], 1),
         ]
         for one in results
-        if one["task"] != "a plain sum"
     ]
     print(bench.table(["rows x ids", "task", "ms", "ms, theirs", "times as fast", "plain sums"], lines))
 
